@@ -1,0 +1,184 @@
+"""config.yaml and environment -> typed settings. A typo or a missing secret stops the start and names the key and the fix.
+
+`${NAME}` anywhere in a value is replaced by that environment variable; `HUB_SERVER__PORT=9000` overrides `server.port`.
+What agents and administrators change while the hub runs lives in the database, not here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; each line names a key and how to mend it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    public_url: str = "http://localhost:8080"  # what providers call and sign; never taken from a request
+    secure_cookies: bool | None = None  # None: whenever public_url is https
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("must begin with http:// or https:// and a host")
+        return value.rstrip("/")
+
+
+class StorageSettings(_Section):
+    database: Path = Path("data/hub.db")
+    files: Path = Path("data/files")
+    secret_file: Path = Path("data/secret")
+
+
+class ConversationSettings(_Section):
+    reopen_within_days: float = Field(default=7, gt=0)
+
+
+class HoldSettings(_Section):
+    lease_days: float = Field(default=7, gt=0)
+    renew_under_days: float = Field(default=3, gt=0)
+
+    @model_validator(mode="after")
+    def _renews_before_it_ends(self) -> HoldSettings:
+        if self.renew_under_days >= self.lease_days:
+            raise ValueError("renew_under_days must be less than lease_days")
+        return self
+
+
+class SiteSettings(_Section):
+    """A web site that embeds the chat widget and may tell us who its visitors are."""
+
+    key: SecretStr  # HS256 key the site's server signs visitors with
+    audience: str = "support-hub"
+    trust_email: bool = False  # an `email` with `email_verified: true` in the token proves that address
+    origins: tuple[str, ...] = ()  # pages that may embed the widget
+
+    @field_validator("key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters (make one with: openssl rand -hex 32)")
+        return value
+
+
+class SandboxSettings(_Section):
+    enabled: bool = False
+    port: int = Field(default=8090, ge=0, le=65535)  # the stand-in providers, on loopback
+    smtp_port: int = Field(default=8025, ge=0, le=65535)  # the stand-in mail relay
+    beside_real: bool = False  # allow the sandbox next to a channel that reaches real people
+
+
+class Settings(BaseSettings):
+    """The whole configuration of a process."""
+
+    model_config = SettingsConfigDict(env_prefix="HUB_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    conversations: ConversationSettings = ConversationSettings()
+    holds: HoldSettings = HoldSettings()
+    sites: dict[str, SiteSettings] = {}
+    # Each entry's `type` names a connector, which checks the rest of it.
+    channels: dict[str, dict[str, Any]] = {}
+    rooms: dict[str, dict[str, Any]] = {}
+    destinations: dict[str, dict[str, Any]] = {}
+    allowed_hosts: tuple[str, ...] = ()  # private hosts the hub may call all the same, as host or host:port
+    sandbox: SandboxSettings = SandboxSettings()
+
+    @field_validator("channels", "rooms", "destinations")
+    @classmethod
+    def _plain_names(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, entry in value.items():
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
+                raise ValueError(f"{name!r}: a name is lower-case letters, digits, - and _ (it becomes part of a URL)")
+            if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+                raise ValueError(f"{name!r} needs a `type`")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @property
+    def secure_cookies(self) -> bool:
+        chosen = self.server.secure_cookies
+        return self.server.public_url.startswith("https://") if chosen is None else chosen
+
+
+def expand(value: Any, environment: Mapping[str, str], where: str, missing: list[str]) -> Any:
+    """Replace `${NAME}` in every string below `value`; what is not set is noted in `missing`, with its key."""
+    if isinstance(value, str):
+
+        def one(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name not in environment:
+                missing.append(f"{where}: the environment variable {name} is not set. Set it, or write the value in its place.")
+                return ""
+            return environment[name]
+
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", one, value)
+    if isinstance(value, dict):
+        return {key: expand(inner, environment, f"{where}.{key}" if where else str(key), missing) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [expand(inner, environment, f"{where}[{index}]", missing) for index, inner in enumerate(value)]
+    return value
+
+
+def explain(error: ValidationError, where: str = "") -> list[str]:
+    """A validation error as lines that name the key, what is wrong, and the fix. Never the value: it may be a secret."""
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False):
+        key = ".".join(str(part) for part in ([where] if where else []) + list(fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: there is no such setting. Check the spelling, or remove it.")
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: is missing. Add it.")
+        else:
+            lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')}.")
+    return lines
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read config.yaml. Relative paths in it count from the working directory. Raises ConfigError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Copy the shipped config.yaml there, or name another with --config."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings.")
+    missing: list[str] = []
+    values = expand(raw, environment, "", missing)
+    if missing:
+        raise ConfigError("\n".join(missing))
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error))) from error
