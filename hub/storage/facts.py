@@ -1,0 +1,217 @@
+"""What a batch of work asks to know, what was read for it, and what it decided: the seam between decisions and engines.
+
+An engine fills `Facts` for the `Needs` of a whole batch with a few set queries, lets each piece of work decide in turn
+(later work sees what earlier work decided), and writes the outcome in bulk. Nothing here touches a database.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from hub.policy import Policy
+from hub.storage.records import (
+    Attachment,
+    Customer,
+    Delivery,
+    Event,
+    Evidence,
+    Hold,
+    Identifier,
+    Message,
+    Quarantine,
+    Ticket,
+)
+
+IdentifierKey = tuple[str, str, str, str]  # kind, site, value, standing
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Work(Protocol[R_co]):
+    """A unit of work: plain data that says what it needs to know and decides from that alone.
+
+    It may run twice (a batch is redone unit by unit when one fails), so deciding changes nothing but the facts.
+    """
+
+    def needs(self, needs: Needs) -> None: ...
+
+    def decide(self, facts: Facts) -> R_co: ...
+
+
+@dataclass(slots=True)
+class Needs:
+    """Keys to read for a batch. Whatever is found brings its neighbours: see `Facts`."""
+
+    dedupe: set[tuple[int, str]] = field(default_factory=set)
+    identifiers: set[IdentifierKey] = field(default_factory=set)
+    customers: set[int] = field(default_factory=set)
+    tickets: set[int] = field(default_factory=set)
+    messages: set[int] = field(default_factory=set)
+    mail_ids: set[str] = field(default_factory=set)
+    provider_ids: set[str] = field(default_factory=set)
+    drafts: set[str] = field(default_factory=set)
+    deliveries: set[int] = field(default_factory=set)
+    attachments: set[str] = field(default_factory=set)
+    quarantine: set[int] = field(default_factory=set)
+    quarantined: set[tuple[int, str]] = field(default_factory=set)  # (channel, kind) of which only so many are kept
+    claim: int = 0  # so many deliveries that are due and head their lane ...
+    claim_not: set[str] = field(default_factory=set)  # ... but none of these targets: their hands are full
+    leased: bool = False  # every delivery being sent (at start: by a process that is gone)
+    leases_below: int = 0  # holds whose lease ends before this time
+    asleep_until: int = 0  # snoozed tickets due to wake by this time
+    rows: set[tuple[str, str, Any]] = field(default_factory=set)  # (table, column, value): small tables, cold paths
+
+
+class Facts:
+    """The rows read for a batch, and after deciding the rows to write.
+
+    A customer comes with its identifiers, what they claimed, its unresolved and its latest ticket, and its active holds;
+    a ticket, message or identifier comes with its customer; a ticket with the cards shown of it.
+    """
+
+    def __init__(self, now: int, policy: Policy, next_ids: dict[str, int]) -> None:
+        self.now = now
+        self.policy = policy
+        self.next_ids = next_ids
+        self.dedupe: set[tuple[int, str]] = set()
+        self.identifiers: dict[IdentifierKey, Identifier] = {}
+        self.identifiers_by_id: dict[int, Identifier] = {}
+        self.customers: dict[int, Customer] = {}
+        self.identifiers_of: dict[int, list[Identifier]] = {}
+        self.evidence_of: dict[int, list[Evidence]] = {}  # by the identifier that spoke
+        self.tickets: dict[int, Ticket] = {}
+        self.tickets_of: dict[int, list[Ticket]] = {}
+        self.messages: dict[int, Message] = {}
+        self.by_mail_id: dict[str, Message] = {}
+        self.by_provider_id: dict[str, Message] = {}
+        self.by_draft: dict[str, Message] = {}
+        self.holds_of: dict[int, list[Hold]] = {}
+        self.deliveries: dict[int, Delivery] = {}
+        self.slots: dict[str, Delivery] = {}
+        self.claimable: list[Delivery] = []
+        self.leased: list[Delivery] = []
+        self.expiring: list[Hold] = []
+        self.asleep: list[Ticket] = []
+        self.attachments: dict[str, Attachment] = {}
+        self.quarantine: dict[int, Quarantine] = {}
+        self.quarantined: dict[tuple[int, str], deque[tuple[int, int]]] = {}  # (id, received at), oldest first
+        self.found: dict[tuple[str, str, Any], list[Any]] = {}
+        # What was decided.
+        self.inserted: dict[str, list[Any]] = {}
+        self.changed: dict[str, dict[Any, Any]] = {}
+        self.removed: list[tuple[str, str, Any]] = []  # (table, column, value)
+        self.joined: list[tuple[int, int]] = []  # (survivor, other): the other's rows are relabelled
+        self.events: list[Event] = []
+
+    def new_id(self, table: str) -> int:
+        """The next row id of a table; a number handed out in a batch that fails is handed out again."""
+        number = self.next_ids[table]
+        self.next_ids[table] = number + 1
+        return number
+
+    def insert(self, row: Any) -> None:
+        """Write this row with the batch. It may still be altered until the batch is written."""
+        rows = self.inserted.get(row.table)
+        if rows is None:
+            self.inserted[row.table] = [row]
+        else:
+            rows.append(row)
+
+    def change(self, row: Any) -> None:
+        """Write this row's mutable columns with the batch."""
+        rows = self.changed.setdefault(row.table, {})
+        rows[id(row)] = row
+
+    def remove(self, table: str, column: str, value: Any) -> None:
+        self.removed.append((table, column, value))
+
+    def emit(
+        self,
+        type: str,
+        *,
+        customer_id: int | None = None,
+        ticket_id: int | None = None,
+        message_id: int | None = None,
+        agent_id: int | None = None,
+        data: str = "{}",
+    ) -> None:
+        """State a past-tense fact. Storage numbers it last; reactions to it are decided before the next unit."""
+        self.events.append(Event(0, type, self.now, customer_id, ticket_id, message_id, agent_id, data))
+
+    # --- rows that later units of the same batch must see ---
+
+    def add_customer(self, row: Customer) -> None:
+        self.insert(row)
+        self.customers[row.id] = row
+        self.identifiers_of[row.id] = []
+        self.tickets_of[row.id] = []
+        self.holds_of[row.id] = []
+
+    def add_identifier(self, row: Identifier) -> None:
+        self.insert(row)
+        self.identifiers[(row.kind, row.site, row.value, row.standing)] = row
+        self.identifiers_by_id[row.id] = row
+        if row.customer_id is not None:
+            self.identifiers_of.setdefault(row.customer_id, []).append(row)
+
+    def add_evidence(self, row: Evidence) -> None:
+        self.insert(row)
+        self.evidence_of.setdefault(row.identifier_id, []).append(row)
+
+    def add_ticket(self, row: Ticket) -> None:
+        self.insert(row)
+        self.tickets[row.id] = row
+        self.tickets_of.setdefault(row.conversation_id, []).append(row)
+
+    def add_message(self, row: Message) -> None:
+        self.insert(row)
+        self.messages[row.id] = row
+        if row.mail_id is not None:
+            self.by_mail_id.setdefault(row.mail_id, row)
+        if row.draft_key is not None:
+            self.by_draft[row.draft_key] = row
+
+    def add_hold(self, row: Hold) -> None:
+        self.insert(row)
+        self.holds_of.setdefault(row.customer_id, []).append(row)
+
+    def add_delivery(self, row: Delivery) -> None:
+        self.insert(row)
+        self.deliveries[row.id] = row
+        if row.slot is not None:
+            self.slots[row.slot] = row
+
+    def live_customer(self, customer_id: int) -> Customer:
+        """The customer, or whoever it was joined into: ids never die."""
+        customer = self.customers[customer_id]
+        while customer.merged_into is not None:
+            customer = self.customers[customer.merged_into]
+        return customer
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything was added to or made due in the outbox."""
+        return Delivery.table in self.inserted or Delivery.table in self.changed
+
+
+React = Callable[[Facts, Event], None]
+
+
+def decide_one(work: Work[R_co], facts: Facts, react: React) -> R_co:
+    """Let one unit decide, then the reactions to what it stated, until nothing new is stated."""
+    at = len(facts.events)
+    outcome = work.decide(facts)
+    while at < len(facts.events):
+        react(facts, facts.events[at])
+        at += 1
+    return outcome
+
+
+def gather(batch: Iterable[Work[Any]]) -> Needs:
+    """The needs of a whole batch."""
+    needs = Needs()
+    for work in batch:
+        work.needs(needs)
+    return needs

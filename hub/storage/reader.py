@@ -1,0 +1,62 @@
+"""The readers: an engine apart from the writer, in autocommit, unable to write or to checkpoint.
+
+Cold paths read through SQLAlchemy Core statements, the same on both engines; nothing keeps a read open over an await that
+waits for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Row, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.sql import Executable
+
+
+class Reader:
+    """Runs one statement at a time on a connection of its own."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def all(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
+        """Every row."""
+        async with self._engine.connect() as connection:
+            return (await connection.execute(statement, parameters or {})).all()
+
+    async def first(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Row[Any] | None:
+        """The first row, or None."""
+        async with self._engine.connect() as connection:
+            return (await connection.execute(statement, parameters or {})).first()
+
+    async def value(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        row = await self.first(statement, parameters)
+        return None if row is None else row[0]
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+def sqlite_reader(path: Path) -> Reader:
+    """A reader of one SQLite file."""
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        isolation_level="AUTOCOMMIT",
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=4,
+        max_overflow=4,
+        hide_parameters=True,  # an error's text must not quote somebody's address
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def only_read(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("query_only=ON", "wal_autocheckpoint=0", "busy_timeout=1500", "mmap_size=0"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return Reader(engine)

@@ -1,0 +1,398 @@
+"""The tables, for SQLAlchemy and Alembic: SQLModel classes that are tables and only that.
+
+`records` holds the same columns as plain objects for the write path. Order of columns is the order on disk.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Text
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# A row id that is also a sequence must never be used again, even after its row is gone.
+SEQUENCE = {"sqlite_autoincrement": True}
+
+
+def _id() -> Column[int]:
+    # SQLite gives a rowid alias only to the exact type INTEGER; PostgreSQL needs eight bytes.
+    return Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
+
+
+def _big(nullable: bool = False) -> Column[int]:
+    return Column(BigInteger(), nullable=nullable)
+
+
+def _text(nullable: bool = False) -> Column[str]:
+    return Column(Text(), nullable=nullable)
+
+
+def _bytes() -> Column[bytes]:
+    return Column(LargeBinary(), nullable=True)
+
+
+class Customer(SQLModel, table=True):
+    __tablename__ = "customer"
+    __table_args__ = (SEQUENCE,)
+    id: int = Field(sa_column=_id())
+    name: str = Field(sa_column=_text())
+    created_at: int = Field(sa_column=_big())
+    hold_version: int = Field(sa_column=_big())
+    merged_into: int | None = Field(sa_column=_big(nullable=True))
+
+
+_customer = Customer.__table__  # type: ignore[attr-defined]
+Index(
+    "ix_customer_merged_into",
+    _customer.c.merged_into,
+    sqlite_where=_customer.c.merged_into.is_not(None),
+    postgresql_where=_customer.c.merged_into.is_not(None),
+)
+
+
+class Identifier(SQLModel, table=True):
+    __tablename__ = "identifier"
+    __table_args__ = (
+        # The value first: kind, site and standing tell few rows apart.
+        Index("uq_identifier_key", "value", "kind", "site", "standing", "epoch", unique=True),
+        Index("ix_identifier_customer_id", "customer_id"),
+    )
+    id: int = Field(sa_column=_id())
+    kind: str = Field(sa_column=_text())
+    site: str = Field(sa_column=_text())
+    value: str = Field(sa_column=_text())
+    standing: str = Field(sa_column=_text())
+    epoch: int
+    customer_id: int | None = Field(sa_column=_big(nullable=True))
+    proof: str = Field(sa_column=_text())
+    address: str = Field(sa_column=_text())
+    first_seen: int = Field(sa_column=_big())
+    last_proof_at: int = Field(sa_column=_big())
+
+
+class Evidence(SQLModel, table=True):
+    __tablename__ = "evidence"
+    __table_args__ = (Index("ix_evidence_identifier_id", "identifier_id"), Index("ix_evidence_other_id", "other_id"))
+    id: int = Field(sa_column=_id())
+    identifier_id: int = Field(sa_column=_big())
+    other_id: int | None = Field(sa_column=_big(nullable=True))
+    proof: str = Field(sa_column=_text())
+    source: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+
+
+class JoinLog(SQLModel, table=True):
+    __tablename__ = "join_log"
+    __table_args__ = (Index("ix_join_log_survivor_id", "survivor_id"), Index("ix_join_log_other_id", "other_id"))
+    id: int = Field(sa_column=_id())
+    op: str = Field(sa_column=_text())
+    survivor_id: int = Field(sa_column=_big())
+    other_id: int = Field(sa_column=_big())
+    evidence_ids: str = Field(sa_column=_text())
+    rule: str = Field(sa_column=_text())
+    actor: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+    undoes: int | None = Field(sa_column=_big(nullable=True))
+
+
+class Ticket(SQLModel, table=True):
+    __tablename__ = "ticket"
+    __table_args__ = (
+        Index("ix_ticket_conversation_id", "conversation_id"),
+        # The inbox reads a status newest first; id makes the order total for keyset pages.
+        Index("ix_ticket_status_last_at", "status", "last_at", "id"),
+        SEQUENCE,
+    )
+    id: int = Field(sa_column=_id())
+    conversation_id: int = Field(sa_column=_big())
+    status: str = Field(sa_column=_text())
+    subject: str = Field(sa_column=_text())
+    brand: str = Field(sa_column=_text())
+    channel_id: int
+    identifier_id: int = Field(sa_column=_big())
+    opened_at: int = Field(sa_column=_big())
+    last_at: int = Field(sa_column=_big())
+    preview: str = Field(sa_column=_text())
+    version: int
+    assignee_id: int | None
+    resolved_at: int | None = Field(sa_column=_big(nullable=True))
+    snoozed_until: int | None = Field(sa_column=_big(nullable=True))
+    waiting_since: int | None = Field(sa_column=_big(nullable=True))
+    last_inbound_id: int | None = Field(sa_column=_big(nullable=True))
+
+
+class Message(SQLModel, table=True):
+    __tablename__ = "message"
+    __table_args__ = (
+        Index("ix_message_conversation_id", "conversation_id"),
+        SEQUENCE,
+    )
+    id: int = Field(sa_column=_id())
+    conversation_id: int = Field(sa_column=_big())
+    ticket_id: int | None = Field(sa_column=_big(nullable=True))
+    direction: str = Field(sa_column=_text())
+    status: str = Field(sa_column=_text())
+    text: str = Field(sa_column=_text())
+    created_at: int = Field(sa_column=_big())
+    channel_id: int | None
+    identifier_id: int | None = Field(sa_column=_big(nullable=True))
+    agent_id: int | None
+    proof: str = Field(sa_column=_text())
+    subject: str = Field(sa_column=_text())
+    html: str | None = Field(sa_column=_text(nullable=True))
+    sender_name: str = Field(sa_column=_text())
+    automatic: str = Field(sa_column=_text())
+    doubt: str = Field(sa_column=_text())
+    error: str = Field(sa_column=_text())
+    sent_at: int | None = Field(sa_column=_big(nullable=True))
+    mail_id: str | None = Field(sa_column=_text(nullable=True))
+    in_reply_to: str = Field(sa_column=_text())
+    provider_id: str | None = Field(sa_column=_text(nullable=True))
+    draft_key: str | None = Field(sa_column=_text(nullable=True))
+    raw_id: int | None = Field(sa_column=_big(nullable=True))
+
+
+# Partial: a text message has neither, and pays nothing for these.
+_message = Message.__table__  # type: ignore[attr-defined]
+Index(
+    "ix_message_mail_id", _message.c.mail_id, sqlite_where=_message.c.mail_id.is_not(None), postgresql_where=_message.c.mail_id.is_not(None)
+)
+Index(
+    "ix_message_provider_id",
+    _message.c.provider_id,
+    sqlite_where=_message.c.provider_id.is_not(None),
+    postgresql_where=_message.c.provider_id.is_not(None),
+)
+Index(
+    "uq_message_draft_key",
+    _message.c.draft_key,
+    unique=True,
+    sqlite_where=_message.c.draft_key.is_not(None),
+    postgresql_where=_message.c.draft_key.is_not(None),
+)
+
+
+class Attachment(SQLModel, table=True):
+    __tablename__ = "attachment"
+    __table_args__ = (Index("ix_attachment_message_id", "message_id"),)
+    id: str = Field(sa_column=Column(Text(), primary_key=True))
+    message_id: int = Field(sa_column=_big())
+    name: str = Field(sa_column=_text())
+    content_type: str = Field(sa_column=_text())
+    size: int = Field(sa_column=_big())
+    sha256: str = Field(sa_column=_text())
+    content_id: str = Field(sa_column=_text())
+    inline: bool
+    state: str = Field(sa_column=_text())
+    source_url: str = Field(sa_column=_text())
+    error: str = Field(sa_column=_text())
+
+
+class RawRequest(SQLModel, table=True):
+    __tablename__ = "raw_request"
+    id: int = Field(sa_column=_id())
+    channel_id: int
+    received_at: int = Field(sa_column=_big())
+    verdict: str = Field(sa_column=_text())
+    method: str = Field(sa_column=_text())
+    url: str = Field(sa_column=_text())
+    headers: str = Field(sa_column=_text())
+    body: bytes | None = Field(sa_column=_bytes())
+    body_sha256: str = Field(sa_column=_text())
+
+
+class Dedupe(SQLModel, table=True):
+    __tablename__ = "dedupe"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    channel_id: int = Field(primary_key=True)
+    provider_key: str = Field(sa_column=Column(Text(), primary_key=True))
+    at: int = Field(sa_column=_big())
+
+
+class Quarantine(SQLModel, table=True):
+    __tablename__ = "quarantine"
+    __table_args__ = (
+        Index("ix_quarantine_state", "state", "id"),
+        Index("uq_quarantine_digest", "digest", "channel_id", unique=True),
+        Index("ix_quarantine_channel_id", "channel_id", "kind", "id"),
+    )
+    id: int = Field(sa_column=_id())
+    channel_id: int
+    kind: str = Field(sa_column=_text())
+    reason: str = Field(sa_column=_text())
+    state: str = Field(sa_column=_text())
+    received_at: int = Field(sa_column=_big())
+    method: str = Field(sa_column=_text())
+    url: str = Field(sa_column=_text())
+    headers: str = Field(sa_column=_text())
+    body: bytes | None = Field(sa_column=_bytes())
+    body_sha256: str = Field(sa_column=_text())
+    digest: str = Field(sa_column=_text())
+
+
+class Delivery(SQLModel, table=True):
+    __tablename__ = "delivery"
+    __table_args__ = (SEQUENCE,)
+    id: int = Field(sa_column=_id())
+    lane: str = Field(sa_column=_text())
+    kind: str = Field(sa_column=_text())
+    target: str = Field(sa_column=_text())
+    subject_id: int = Field(sa_column=_big())
+    payload: str = Field(sa_column=_text())
+    state: str = Field(sa_column=_text())
+    idempotent: bool
+    created_at: int = Field(sa_column=_big())
+    due_at: int = Field(sa_column=_big())
+    attempt: int
+    version: int
+    slot: str | None = Field(sa_column=_text(nullable=True))
+    ref: str = Field(sa_column=_text())
+    lease_token: str = Field(sa_column=_text())
+    lease_until: int = Field(sa_column=_big())
+    done_at: int | None = Field(sa_column=_big(nullable=True))
+    error: str = Field(sa_column=_text())
+
+
+_delivery = Delivery.__table__  # type: ignore[attr-defined]
+_live = _delivery.c.state.in_(["queued", "sending", "unknown"])
+# Only what is still owed is indexed: the history may grow for ever without slowing the claim.
+Index("ix_delivery_lane", _delivery.c.lane, _delivery.c.id, sqlite_where=_live, postgresql_where=_live)
+Index("ix_delivery_due", _delivery.c.due_at, sqlite_where=_live, postgresql_where=_live)
+Index("ix_delivery_failed", _delivery.c.id, sqlite_where=_delivery.c.state == "failed", postgresql_where=_delivery.c.state == "failed")
+Index(
+    "uq_delivery_slot",
+    _delivery.c.slot,
+    unique=True,
+    sqlite_where=_delivery.c.slot.is_not(None),
+    postgresql_where=_delivery.c.slot.is_not(None),
+)
+Index(
+    "ix_delivery_card",
+    _delivery.c.subject_id,
+    sqlite_where=_delivery.c.slot.is_not(None),
+    postgresql_where=_delivery.c.slot.is_not(None),
+)
+
+
+class Event(SQLModel, table=True):
+    __tablename__ = "event"
+    __table_args__ = (SEQUENCE,)
+    seq: int = Field(sa_column=_id())
+    type: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+    customer_id: int | None = Field(sa_column=_big(nullable=True))
+    ticket_id: int | None = Field(sa_column=_big(nullable=True))
+    message_id: int | None = Field(sa_column=_big(nullable=True))
+    agent_id: int | None
+    data: str = Field(sa_column=_text())
+
+
+_event = Event.__table__  # type: ignore[attr-defined]
+# A ticket's own history (assigned, resolved, held ...) is read with its timeline; messages are not looked up this way.
+_history = _event.c.type.not_in(["message.received", "message.queued", "message.updated"])
+Index("ix_event_customer_id", _event.c.customer_id, sqlite_where=_history, postgresql_where=_history)
+
+
+class Hold(SQLModel, table=True):
+    __tablename__ = "hold"
+    id: int = Field(sa_column=_id())
+    customer_id: int = Field(sa_column=_big())
+    reason: str = Field(sa_column=_text())
+    source: str = Field(sa_column=_text())
+    scope: str = Field(sa_column=_text())
+    placed_at: int = Field(sa_column=_big())
+    lease_until: int = Field(sa_column=_big())
+    released_at: int | None = Field(sa_column=_big(nullable=True))
+
+
+_hold = Hold.__table__  # type: ignore[attr-defined]
+Index(
+    "ix_hold_customer_id", _hold.c.customer_id, sqlite_where=_hold.c.released_at.is_(None), postgresql_where=_hold.c.released_at.is_(None)
+)
+Index(
+    "ix_hold_lease_until", _hold.c.lease_until, sqlite_where=_hold.c.released_at.is_(None), postgresql_where=_hold.c.released_at.is_(None)
+)
+
+
+class HoldLedger(SQLModel, table=True):
+    __tablename__ = "hold_ledger"
+    __table_args__ = (Index("ix_hold_ledger_customer_id", "customer_id"), SEQUENCE)
+    id: int = Field(sa_column=_id())
+    customer_id: int = Field(sa_column=_big())
+    hold_id: int = Field(sa_column=_big())
+    op: str = Field(sa_column=_text())
+    reason: str = Field(sa_column=_text())
+    source: str = Field(sa_column=_text())
+    version: int = Field(sa_column=_big())
+    at: int = Field(sa_column=_big())
+    lease_until: int = Field(sa_column=_big())
+
+
+class Agent(SQLModel, table=True):
+    __tablename__ = "agent"
+    id: int = Field(sa_column=_id())
+    email: str = Field(sa_column=Column(Text(), nullable=False, unique=True))
+    name: str = Field(sa_column=_text())
+    password_hash: str = Field(sa_column=_text())
+    role: str = Field(sa_column=_text())
+    created_at: int = Field(sa_column=_big())
+    disabled_at: int | None = Field(sa_column=_big(nullable=True))
+
+
+class AgentSession(SQLModel, table=True):
+    __tablename__ = "agent_session"
+    __table_args__ = (Index("ix_agent_session_agent_id", "agent_id"),)
+    token_hash: str = Field(sa_column=Column(Text(), primary_key=True))
+    agent_id: int
+    csrf: str = Field(sa_column=_text())
+    created_at: int = Field(sa_column=_big())
+    seen_at: int = Field(sa_column=_big())
+    expires_at: int = Field(sa_column=_big())
+
+
+class LoginAttempt(SQLModel, table=True):
+    __tablename__ = "login_attempt"
+    key: str = Field(sa_column=Column(Text(), primary_key=True))
+    since: int = Field(sa_column=_big())
+    count: int
+
+
+class ApiToken(SQLModel, table=True):
+    __tablename__ = "api_token"
+    id: int = Field(sa_column=_id())
+    name: str = Field(sa_column=_text())
+    token_hash: str = Field(sa_column=Column(Text(), nullable=False, unique=True))
+    created_at: int = Field(sa_column=_big())
+    revoked_at: int | None = Field(sa_column=_big(nullable=True))
+
+
+class ChannelState(SQLModel, table=True):
+    __tablename__ = "channel"
+    id: int = Field(sa_column=_id())
+    name: str = Field(sa_column=Column(Text(), nullable=False, unique=True))
+    verified_at: int | None = Field(sa_column=_big(nullable=True))
+    key_digest: str = Field(sa_column=_text())
+
+
+class ReadMarker(SQLModel, table=True):
+    __tablename__ = "read_marker"
+    ticket_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
+    agent_id: int = Field(sa_column=Column(Integer(), primary_key=True))
+    message_id: int = Field(sa_column=_big())
+
+
+class Setting(SQLModel, table=True):
+    __tablename__ = "setting"
+    key: str = Field(sa_column=Column(Text(), primary_key=True))
+    value: str = Field(sa_column=_text())
+
+
+metadata = SQLModel.metadata
