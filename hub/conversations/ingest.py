@@ -1,0 +1,298 @@
+"""The one doorway in: what a verified request becomes, decided from the facts read for it.
+
+Top to bottom: dedupe -> raw request kept -> who is this? -> which ticket? -> message -> events. What follows from the events
+(cards, holds, media to fetch) is decided by `hub.reactions`, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from hub.contract import DeliveryUpdate, Identified, Ignored, Inbound, InboundMessage
+from hub.conversations import tickets
+from hub.customers.resolution import Known, Sender, need, resolve, weigh
+from hub.delivery import states
+from hub.storage.facts import Facts, Needs
+from hub.storage.records import Attachment, Dedupe, Message, RawRequest, Ticket
+
+PREVIEW = 140
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The request as it came: kept beside what was made of it. A large body is named by its digest in the blob store."""
+
+    received_at: int
+    verdict: str
+    method: str
+    url: str
+    headers: str
+    body: bytes | None
+    body_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An attachment whose bytes are already on disk, or (`source_url`) are to be fetched after the commit."""
+
+    id: str
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    content_id: str
+    inline: bool
+    source_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing a request said, with its claims weighed, its files stored and its reply token checked."""
+
+    said: Inbound
+    known: tuple[Known, ...] = ()
+    files: tuple[StoredFile, ...] = ()
+    answers: int | None = None  # the ticket a valid reply token names
+    trusted: bool = True  # False where the signature was only observed: such a request proves nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    stored: int  # messages new to us
+    duplicates: int
+
+
+def item(said: Inbound, trusted: bool, files: tuple[StoredFile, ...] = (), token: tuple[int, int] | None = None) -> Item:
+    """Prepare what a connector parsed; `trusted` is False where the signature was only observed. Raises NoSender."""
+    known = weigh(said.claims, trusted) if isinstance(said, InboundMessage | Identified) else ()
+    return Item(said, known, files, token[0] if token else None, trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """One request of one channel: all of it commits, or none."""
+
+    channel_id: int
+    items: tuple[Item, ...]
+    raw: Raw | None
+
+    def needs(self, needs: Needs) -> None:
+        for entry in self.items:
+            said = entry.said
+            needs.dedupe.add((self.channel_id, said.provider_key))
+            need(entry.known, needs)
+            if isinstance(said, InboundMessage):
+                if entry.answers is not None:
+                    needs.tickets.add(entry.answers)
+                if said.in_reply_to:
+                    needs.mail_ids.add(said.in_reply_to)
+                needs.mail_ids.update(said.references[-10:])
+            elif isinstance(said, DeliveryUpdate):
+                if said.delivery_id is not None:
+                    needs.deliveries.add(said.delivery_id)
+                elif said.provider_message_id:
+                    needs.provider_ids.add(said.provider_message_id)
+
+    def decide(self, facts: Facts) -> Outcome:
+        fresh = [
+            entry
+            for entry in self.items
+            if (self.channel_id, entry.said.provider_key) not in facts.dedupe
+            # Whoever is not proved to be the provider may speak for himself, but neither vouch for anybody nor report on our sends.
+            and (entry.trusted or isinstance(entry.said, InboundMessage))
+        ]
+        if not fresh:
+            return Outcome(0, len(self.items))
+        raw_id = self._keep_raw(facts)
+        stored = 0
+        for entry in fresh:
+            said = entry.said
+            key = (self.channel_id, said.provider_key)
+            if key in facts.dedupe:  # twice within one request
+                continue
+            facts.dedupe.add(key)
+            facts.insert(Dedupe(self.channel_id, said.provider_key, facts.now))
+            if isinstance(said, InboundMessage):
+                stored += 1
+                self._message(entry, said, raw_id, facts)
+            elif isinstance(said, Identified):
+                resolve(entry.known, said.sender_name, f"identified:{self.channel_id}", facts)
+            elif isinstance(said, DeliveryUpdate):
+                _delivery(said, self.channel_id, facts)
+            else:
+                assert isinstance(said, Ignored)
+        return Outcome(stored, len(self.items) - len(fresh))
+
+    def _keep_raw(self, facts: Facts) -> int | None:
+        raw = self.raw
+        if raw is None:
+            return None
+        row = RawRequest(
+            facts.new_id("raw_request"),
+            self.channel_id,
+            raw.received_at,
+            raw.verdict,
+            raw.method,
+            raw.url,
+            raw.headers,
+            raw.body,
+            raw.body_sha256,
+        )
+        facts.insert(row)
+        return row.id
+
+    def _message(self, entry: Item, said: InboundMessage, raw_id: int | None, facts: Facts) -> None:
+        message_id = facts.new_id("message")
+        sender = resolve(entry.known, said.sender_name, f"message:{message_id}", facts)
+        ticket, opens = self._ticket(entry, said, sender, facts)
+        message = Message(
+            id=message_id,
+            conversation_id=sender.customer.id,
+            ticket_id=ticket.id if ticket is not None else None,
+            direction="in",
+            status="received",
+            text=said.text,
+            created_at=facts.now,
+            channel_id=self.channel_id,
+            identifier_id=sender.identifier.id,
+            proof=entry.known[0].proof,
+            subject=said.subject,
+            html=said.html or None,
+            sender_name=said.sender_name,
+            automatic=said.automatic,
+            doubt=said.doubt,
+            sent_at=said.sent_at,
+            mail_id=said.message_id or None,
+            in_reply_to=said.in_reply_to,
+            raw_id=raw_id,
+        )
+        facts.add_message(message)
+        for file in entry.files:
+            state = "stored" if file.sha256 else "pending"
+            facts.insert(
+                Attachment(
+                    file.id,
+                    message_id,
+                    file.name,
+                    file.content_type,
+                    file.size,
+                    file.sha256,
+                    file.content_id,
+                    file.inline,
+                    state,
+                    file.source_url,
+                )
+            )
+            if state == "pending":
+                facts.emit(
+                    "attachment.announced",
+                    customer_id=sender.customer.id,
+                    message_id=message_id,
+                    data=json.dumps({"id": file.id, "channel_id": self.channel_id}),
+                )
+        if ticket is not None:
+            self._touch(ticket, message, said, sender, opens, facts)
+        facts.emit(
+            "message.received",
+            customer_id=sender.customer.id,
+            ticket_id=message.ticket_id,
+            message_id=message_id,
+        )
+
+    def _ticket(self, entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> tuple[Ticket | None, str]:
+        """The message's ticket and what happens to it: `opens`, `moves` (it may reopen) or `rests`."""
+        own = facts.tickets_of[sender.customer.id]
+        preferred = _answered(entry, said, sender, facts)
+        if said.automatic:
+            # A machine's mail never opens or reopens anything.
+            return preferred or tickets.latest(own), "rests"
+        chosen = tickets.choose(own, preferred, facts.now, facts.policy)
+        if tickets.is_bare_thanks(said.text) and not said.attachments:
+            thanked = chosen or preferred or tickets.latest(own)
+            if thanked is not None and not tickets.is_unresolved(thanked):
+                return thanked, "rests"
+        if chosen is not None:
+            return chosen, "moves"
+        rule = facts.policy.channels[self.channel_id]
+        ticket = Ticket(
+            id=facts.new_id("ticket"),
+            conversation_id=sender.customer.id,
+            status="open",
+            subject=said.subject,
+            brand=rule.brand,
+            channel_id=self.channel_id,
+            identifier_id=sender.identifier.id,
+            opened_at=facts.now,
+            last_at=facts.now,
+            preview="",
+        )
+        facts.add_ticket(ticket)
+        return ticket, "opens"
+
+    def _touch(self, ticket: Ticket, message: Message, said: InboundMessage, sender: Sender, opens: str, facts: Facts) -> None:
+        ticket.last_at = facts.now
+        ticket.preview = preview(said.text, said.subject, len(said.attachments))
+        ticket.last_inbound_id = message.id
+        ticket.version += 1
+        if not said.automatic:
+            ticket.channel_id = self.channel_id
+            ticket.identifier_id = sender.identifier.id
+
+        def state(event: str) -> None:
+            facts.emit(event, customer_id=sender.customer.id, ticket_id=ticket.id, message_id=message.id)
+
+        if opens == "opens":
+            ticket.waiting_since = facts.now
+            state("ticket.opened")
+            return
+        if opens == "moves":
+            before = ticket.status
+            ticket.status = tickets.move(ticket, "customer wrote")
+            ticket.resolved_at = None
+            ticket.snoozed_until = None
+            if ticket.waiting_since is None:
+                ticket.waiting_since = facts.now
+            if before == "resolved":
+                state("ticket.reopened")
+            elif before != ticket.status:
+                state("ticket.woken")
+        facts.change(ticket)
+
+
+def _answered(entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> Ticket | None:
+    """The ticket this message answers, by our signed reply token or by a quoted Message-ID, if it is the sender's own.
+
+    A ticket of somebody else opens nothing, whatever was quoted (law 10): then the message stands on its own.
+    """
+    candidates: list[int] = []
+    if entry.answers is not None:
+        candidates.append(entry.answers)
+    for mail_id in (said.in_reply_to, *reversed(said.references)):
+        quoted = facts.by_mail_id.get(mail_id) if mail_id else None
+        if quoted is not None and quoted.ticket_id is not None:
+            candidates.append(quoted.ticket_id)
+    for ticket_id in candidates:
+        ticket = facts.tickets.get(ticket_id)
+        if ticket is not None and facts.live_customer(ticket.conversation_id).id == sender.customer.id:
+            return ticket
+    return None
+
+
+def _delivery(said: DeliveryUpdate, channel_id: int, facts: Facts) -> None:
+    delivery = facts.deliveries.get(said.delivery_id) if said.delivery_id is not None else None
+    if delivery is not None and delivery.kind != "reply":
+        return
+    message = facts.messages.get(delivery.subject_id) if delivery is not None else facts.by_provider_id.get(said.provider_message_id)
+    # A provider can tell of what was sent through it, and of nothing else.
+    if message is None or message.direction != "out" or message.channel_id != channel_id:
+        return
+    states.report(message, delivery, said, facts)
+
+
+def preview(text: str, subject: str = "", files: int = 0) -> str:
+    """One line for the list: the text, else the subject, else what came instead."""
+    line = " ".join((text or subject).split())
+    if not line and files:
+        return "Attachment" if files == 1 else f"{files} attachments"
+    return line if len(line) <= PREVIEW else line[: PREVIEW - 1] + "…"
