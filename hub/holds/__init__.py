@@ -1,0 +1,1 @@
+"""Holds: do not market to this customer now. Never a consent state; an opt-out is a different ledger."""

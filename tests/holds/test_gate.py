@@ -1,0 +1,181 @@
+"""The gate's judgement: from the facts about one person to "held" or not, and the one statement that reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub.contract import Claim, Proof
+from hub.conversations.commands import Resolve
+from hub.holds.gate import FACTS, MOST, BadQuestion, Hit, Standing, ask, hits_of, judge, look_up
+from hub.policy import Policy
+from tests.delivery import ADA, BEN, CHAT, MAIL, START, Ground, ground
+
+NOW = START
+
+
+def hit(lease: int | None = NOW + 1, *, reason: str = "open_ticket", brand: str = "default", version: int = 1, kind: str = "phone") -> Hit:
+    held = lease is not None
+    scope = json.dumps({"brand": brand})
+    return Hit(1, kind, "", ADA, 1 if held else None, reason if held else None, scope if held else None, lease, version)
+
+
+FREE = hit(None)
+UNKNOWN = Standing(held=False, known=False, until=None, reasons=(), version=0)
+
+# hits, brand asked for, class -> held, known, until, reasons, version
+JUDGED: dict[str, tuple[list[Hit], str, str, tuple[Any, ...]]] = {
+    "nobody we know": ([], "", "marketing", (False, False, None, (), 0)),
+    "known and free": ([FREE], "", "marketing", (False, True, None, (), 1)),
+    "held": ([hit()], "", "marketing", (True, True, NOW + 1, ("open_ticket",), 1)),
+    "a transactional message is never held": ([hit()], "", "transactional", (False, True, None, (), 1)),
+    "its lease ran out this moment": ([hit(NOW)], "", "marketing", (False, True, None, (), 1)),
+    "its lease ran out": ([hit(NOW - 1)], "", "marketing", (False, True, None, (), 1)),
+    "one expired, one not": ([hit(NOW - 1), hit(NOW + 5)], "", "marketing", (True, True, NOW + 5, ("open_ticket",), 1)),
+    "any held identifier holds": ([FREE, hit(version=4)], "", "marketing", (True, True, NOW + 1, ("open_ticket",), 4)),
+    "until the last of them": ([hit(NOW + 9), hit(NOW + 3)], "", "marketing", (True, True, NOW + 9, ("open_ticket",), 1)),
+    "reasons once each, in order": (
+        [hit(), hit(reason="complaint"), hit()],
+        "",
+        "marketing",
+        (True, True, NOW + 1, ("complaint", "open_ticket"), 1),
+    ),
+    "this brand": ([hit(brand="outlet")], "outlet", "marketing", (True, True, NOW + 1, ("open_ticket",), 1)),
+    "another brand": ([hit(brand="outlet")], "default", "marketing", (False, True, None, (), 1)),
+    "no brand asked for: any": ([hit(brand="outlet")], "", "marketing", (True, True, NOW + 1, ("open_ticket",), 1)),
+    "one brand of two": ([hit(brand="outlet"), hit(brand="default")], "default", "marketing", (True, True, NOW + 1, ("open_ticket",), 1)),
+}
+
+
+@pytest.mark.parametrize("case", JUDGED)
+def test_what_the_facts_come_to(case: str) -> None:
+    hits, brand, message_class, expected = JUDGED[case]
+    assert judge(hits, NOW, brand, message_class) == Standing(*expected)
+
+
+# name, as given -> canonical
+ASKED = [
+    ("phone", ADA, ADA),
+    ("phone", " " + ADA[1:], ADA),  # a plus sign in a query string arrives as a space
+    ("phone", "+1 (202) 555-0123", ADA),
+    ("phone", " +12025550123", ADA),
+    ("phone", "12025550123", ADA),
+    ("phone", "call me", None),
+    ("email", "Ada@Example.COM", "ada@example.com"),
+    ("email", "nobody", None),
+    ("external_id", " 42", " 42"),  # an account id is taken letter for letter
+    ("wa_user_id", "US.123", "US.123"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "value"), ASKED)
+def test_an_identifier_is_read_as_it_was_meant(name: str, given: str, value: str | None) -> None:
+    asked = ask(name, given)
+    assert (asked.value, asked.given) == (value, given)
+
+
+@pytest.mark.parametrize("name", ["user_id", "device", "sender_word", "name", ""])
+def test_nobody_is_asked_for_by_what_addresses_nobody(name: str) -> None:
+    with pytest.raises(BadQuestion, match="ask by email, phone, external_id, wa_user_id"):
+        ask(name, "x")
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Ground]:
+    async with ground(tmp_path) as laid:
+        yield laid
+
+
+async def standing(hub: Ground, name: str, value: str, site: str = "") -> Standing:
+    asked = ask(name, value, site)
+    return judge(hits_of(asked, await look_up([asked], hub.reader)), hub.clock())
+
+
+async def test_every_identifier_of_a_held_customer_is_held(hub: Ground) -> None:
+    await hub.hears(
+        claims=(
+            Claim("email", "claimed@example.com", Proof.CLAIMED),
+            Claim("email", "seen@example.com", Proof.SEEN),
+            Claim("user_id", "u-7", Proof.SIGNED, site="shop"),
+        )
+    )
+    for name, value in (("phone", ADA), ("external_id", "u-7"), ("email", "claimed@example.com")):
+        found = await standing(hub, name, value)
+        assert (found.held, found.known) == (True, True), name
+    assert await standing(hub, "email", "seen@example.com") == UNKNOWN, "merely seen beside somebody says nothing of its owner"
+    assert await standing(hub, "phone", BEN) == UNKNOWN
+    assert await standing(hub, "email", "u-7@example.com") == UNKNOWN
+
+
+async def test_a_claimed_address_is_free_again_with_its_claimer(hub: Ground) -> None:
+    ticket = await hub.hears(claims=(Claim("email", "claimed@example.com", Proof.CLAIMED),))
+    await hub.run(Resolve(ticket, 1))
+    assert not (await standing(hub, "email", "claimed@example.com")).held
+    assert (await standing(hub, "phone", ADA)) == Standing(held=False, known=True, until=None, reasons=(), version=2)
+
+
+async def test_a_hold_ends_at_the_end_of_its_lease_even_if_nobody_releases_it(hub: Ground) -> None:
+    await hub.hears()
+    hub.clock.now += Policy().hold_lease - 1
+    assert (await standing(hub, "phone", ADA)).held
+    hub.clock.now += 1
+    assert not (await standing(hub, "phone", ADA)).held
+
+
+async def test_joined_people_answer_as_one(hub: Ground) -> None:
+    await hub.run(Resolve(await hub.hears(), 1))
+    by_mail = await hub.hears("ada@example.com", channel=MAIL)
+    assert not (await standing(hub, "phone", ADA)).held
+    both = (Claim("phone", ADA, Proof.SIGNED), Claim("email", "ada@example.com", Proof.SIGNED))
+    await hub.hears("device-1", "Thanks", CHAT, claims=both)
+    assert (await standing(hub, "phone", ADA)).held
+    await hub.run(Resolve(by_mail, 1))
+    assert not (await standing(hub, "email", "ada@example.com")).held
+
+
+async def test_the_same_account_id_of_two_sites_is_two_people(hub: Ground) -> None:
+    one = await hub.hears(claims=(Claim("user_id", "7", Proof.SIGNED, site="shop"),))
+    await hub.hears(BEN, claims=(Claim("user_id", "7", Proof.SIGNED, site="outlet"),))
+    await hub.run(Resolve(one, 1))
+    assert [(await standing(hub, "external_id", "7", site)).held for site in ("shop", "outlet", "elsewhere", "")] == [
+        False,
+        True,
+        False,
+        True,
+    ], "without a site any of them counts"
+    # ... in one question too: each keeps its own answer.
+    asked = [ask("external_id", "7", "shop"), ask("external_id", "7", "outlet")]
+    hits = await look_up(asked, hub.reader)
+    assert [judge(hits_of(a, hits), hub.clock()).held for a in asked] == [False, True]
+
+
+async def test_a_thousand_at_once_are_one_statement_and_each_gets_its_own_answer(hub: Ground) -> None:
+    await hub.hears()
+    asked = [ask("phone", f"+1202555{number:04d}") for number in range(MOST // 2)]
+    asked += [ask("email", f"person{number}@example.com") for number in range(MOST // 2)]
+    assert len(asked) == MOST
+    hits = await look_up(asked, hub.reader)
+    assert [a.value for a in asked if judge(hits_of(a, hits), hub.clock()).held] == [ADA]
+
+
+async def test_nothing_that_could_be_anybody_is_not_looked_up(hub: Ground) -> None:
+    assert await look_up([ask("phone", "call me")], hub.reader) == {}
+    assert await look_up([], hub.reader) == {}
+
+
+async def test_the_look_up_goes_through_indexes(hub: Ground) -> None:
+    import sqlite3
+
+    from sqlalchemy.dialects import sqlite
+
+    statement = FACTS.params(keys=[(ADA, "phone"), ("ada@example.com", "email")])
+    sql = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    with sqlite3.connect(hub.path) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    connection.close()
+    assert any("uq_identifier_key" in step for step in plan), plan
+    assert not [step for step in plan if step.startswith("SCAN") and "behind" not in step and "ROW VALUES" not in step], plan
