@@ -1,0 +1,193 @@
+"""What an event makes us owe the outside world: the reactions that add outbox rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from hub.holds.ledger import active_holds, notice
+from hub.storage.facts import Facts, Needs
+from hub.storage.reader import Reader
+from hub.storage.records import Delivery, Event, Setting
+from hub.storage.tables import metadata
+from hub.storage.writer import Writer
+
+AT_A_TIME = 200  # customers in one unit of work, so that no one waits long behind it
+
+_hold = metadata.tables["hold"]
+_setting = metadata.tables["setting"]
+
+
+def send_reply(facts: Facts, event: Event) -> None:
+    """Reaction: an agent's answer leaves on its channel, after whatever was written before it in that conversation."""
+    message = facts.messages[event.message_id or 0]
+    rule = facts.policy.channels[message.channel_id or 0]
+    _owe(
+        facts,
+        lane=f"reply:{message.conversation_id}:{rule.id}",
+        kind="reply",
+        target=rule.name,
+        subject_id=message.id,
+        idempotent=rule.idempotent,
+    )
+
+
+def show_card(facts: Facts, event: Event) -> None:
+    """Reaction: every room shows the ticket as it now stands."""
+    _show(facts, event.ticket_id or 0)
+
+
+def show_cards(facts: Facts, event: Event) -> None:
+    """Reaction: a customer turned out to be another one, so the cards of their unresolved tickets bear another name."""
+    for ticket in facts.tickets_of.get(event.customer_id or 0, ()):
+        if ticket.status != "resolved":
+            _show(facts, ticket.id)
+
+
+def _show(facts: Facts, ticket_id: int) -> None:
+    """One row a room and ticket for ever, brought up to date.
+
+    A first post cannot be repeated safely, an update can. One of unknown fate is not posted again by itself; the next change
+    of its ticket is: a second post in the room costs less than a ticket nobody hears of.
+    """
+    for room in facts.policy.rooms:
+        slot = f"card:{room}:{ticket_id}"
+        row = facts.slots.get(slot)
+        if row is None:
+            _owe(facts, lane=slot, kind="card", target=room, subject_id=ticket_id, idempotent=False, slot=slot)
+            continue
+        row.version += 1
+        # One under way is sent again when it finishes, its version being old by then; one that waits for its next try keeps
+        # waiting, since the room asked for it.
+        if row.state not in ("sending", "queued"):
+            row.state = "queued"
+            row.due_at = facts.now
+            row.attempt = 0
+            row.done_at = None
+            row.error = ""
+        facts.change(row)
+
+
+def tell_destinations(facts: Facts, event: Event) -> None:
+    """Reaction: every destination is told of every change of a customer's hold, in order; the scope in it says whom it binds."""
+    for destination in facts.policy.destinations:
+        _tell(destination, event.customer_id or 0, {"type": event.type, "at": event.at, "data": json.loads(event.data)}, facts)
+
+
+def _tell(destination: str, customer_id: int, told: dict[str, Any], facts: Facts) -> None:
+    _owe(
+        facts,
+        lane=f"hold:{destination}:{customer_id}",
+        kind="hold",
+        target=destination,
+        subject_id=customer_id,
+        idempotent=True,
+        payload=json.dumps(told),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TellHeld:
+    """Tell destinations that are new here how some customers' holds stand; their version stays, so that telling twice is harmless."""
+
+    customer_ids: tuple[int, ...]
+    destinations: tuple[str, ...]
+
+    def needs(self, needs: Needs) -> None:
+        needs.customers.update(self.customer_ids)
+
+    def decide(self, facts: Facts) -> None:
+        for customer_id in sorted({facts.live_customer(id_).id for id_ in self.customer_ids}):
+            customer = facts.customers[customer_id]
+            active = active_holds(customer, facts)
+            if not active:
+                continue
+            told = {"type": "hold.placed", "at": facts.now, "data": notice(customer, active, facts)}
+            for destination in self.destinations:
+                _tell(destination, customer.id, told, facts)
+
+
+TOLD_ALL = "holds.destinations"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteToldAll:
+    """Note the destinations configured now, each of which has been told of everybody held."""
+
+    destinations: tuple[str, ...]
+
+    def needs(self, needs: Needs) -> None:
+        needs.rows.add(("setting", "key", TOLD_ALL))
+
+    def decide(self, facts: Facts) -> None:
+        value = json.dumps(self.destinations)
+        known = facts.found[("setting", "key", TOLD_ALL)]
+        if known:
+            known[0].value = value
+            facts.change(known[0])
+        else:
+            facts.insert(Setting(TOLD_ALL, value))
+
+
+async def introduce(destinations: Sequence[str], reader: Reader, writer: Writer) -> None:
+    """Tell every destination that was not configured before of everybody held now. Raises StorageBusy; done again, it does no harm."""
+    noted = await reader.value(select(_setting.c.value).where(_setting.c.key == TOLD_ALL))
+    before = json.loads(noted) if noted is not None else []
+    if list(destinations) == before:
+        return
+    new = tuple(name for name in destinations if name not in before)
+    last = 0
+    while new:
+        held = select(_hold.c.customer_id).where(_hold.c.released_at.is_(None), _hold.c.customer_id > last)
+        ids = tuple(row[0] for row in await reader.all(held.distinct().order_by(_hold.c.customer_id).limit(AT_A_TIME)))
+        if not ids:
+            break
+        await writer.run(TellHeld(ids, new))
+        last = ids[-1]
+    await writer.run(NoteToldAll(tuple(destinations)))
+
+
+def fetch_media(facts: Facts, event: Event) -> None:
+    """Reaction: a file the provider only announced is fetched after the commit."""
+    announced = json.loads(event.data)
+    _owe(
+        facts,
+        lane=f"media:{announced['id']}",
+        kind="media",
+        target=facts.policy.channels[announced["channel_id"]].name,
+        subject_id=event.message_id or 0,
+        idempotent=True,
+        payload=json.dumps({"attachment": announced["id"]}),
+    )
+
+
+def _owe(
+    facts: Facts,
+    *,
+    lane: str,
+    kind: str,
+    target: str,
+    subject_id: int,
+    idempotent: bool,
+    slot: str | None = None,
+    payload: str = "{}",
+) -> None:
+    facts.add_delivery(
+        Delivery(
+            id=facts.new_id("delivery"),
+            lane=lane,
+            kind=kind,
+            target=target,
+            subject_id=subject_id,
+            payload=payload,
+            state="queued",
+            idempotent=idempotent,
+            created_at=facts.now,
+            due_at=facts.now,
+            slot=slot,
+        )
+    )

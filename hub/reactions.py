@@ -1,0 +1,30 @@
+"""One literal table: past-tense fact -> what follows from it, decided in the transaction that states the fact."""
+
+from __future__ import annotations
+
+from hub.delivery.owed import fetch_media, send_reply, show_card, show_cards, tell_destinations
+from hub.holds.ledger import on_identity, on_joined, on_resolved, on_unresolved
+from hub.storage.facts import Facts, React
+from hub.storage.records import Event
+
+REACTIONS: dict[str, tuple[React, ...]] = {
+    "message.queued": (send_reply,),
+    "attachment.announced": (fetch_media,),
+    "ticket.opened": (on_unresolved, show_card),
+    "ticket.reopened": (on_unresolved, show_card),
+    "ticket.resolved": (on_resolved, show_card),
+    "ticket.assigned": (show_card,),
+    "ticket.snoozed": (show_card,),
+    "ticket.woken": (show_card,),
+    "customer.identified": (on_identity,),
+    "customer.joined": (on_joined, show_cards),
+    "hold.placed": (tell_destinations,),
+    "hold.renewed": (tell_destinations,),
+    "hold.released": (tell_destinations,),
+}
+
+
+def react(facts: Facts, event: Event) -> None:
+    """Decide everything that follows from one event."""
+    for reaction in REACTIONS.get(event.type, ()):
+        reaction(facts, event)
