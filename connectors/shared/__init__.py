@@ -1,0 +1,1 @@
+"""What several connectors need: signatures, phone words, MIME."""

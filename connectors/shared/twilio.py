@@ -1,0 +1,357 @@
+"""What Twilio's two messaging channels have in common: signature, webhook fields, sending by the official SDK, fetching media.
+
+Webhook fields: https://www.twilio.com/docs/messaging/guides/webhook-request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from email.message import Message as Headers
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+from pydantic import ConfigDict, SecretStr, field_validator, model_validator
+
+from connectors.shared.loopback import is_loopback, is_loopback_url
+from connectors.shared.signatures import form_pairs, twilio_body_hash, twilio_signed
+from connectors.shared.twilio_sdk import API, load_sdk, retry_after
+from connectors.shared.twilio_words import STATUSES, explain, media_name
+from hub.contract import (
+    Answer,
+    Answers,
+    Attachment,
+    ChannelSettings,
+    Claim,
+    DeliveryUpdate,
+    Http,
+    HttpResponse,
+    Ignored,
+    Inbound,
+    InboundMessage,
+    MessageStatus,
+    NoAnswer,
+    NotSent,
+    OutboundMessage,
+    Place,
+    Refused,
+    Request,
+    Sent,
+    TryLater,
+    Unparseable,
+    Verdict,
+)
+
+MAX_MEDIA_BYTES = 20_000_000  # Twilio takes up to 16 MB (WhatsApp) and 5 MB (MMS)
+_MEDIA_PATH = re.compile(r"/Media/[A-Za-z0-9]+$")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class TwilioSettings(ChannelSettings):
+    """Where to find these: https://console.twilio.com, Account Info."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a misspelt auth_token must not be printed by its own error message
+
+    account_sid: str
+    auth_token: SecretStr = SecretStr("")
+    messaging_service_sid: str = ""  # send through this Messaging Service instead of from `address`
+    base_url: str = API  # a stand-in on loopback for the sandbox and the tests
+
+    @field_validator("base_url")
+    @classmethod
+    def check_base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
+            raise ValueError(
+                f"base_url must be https:// (or http:// on loopback), since the auth token is sent there; the default is {API}"
+            )
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def check_sender(self) -> TwilioSettings:
+        if not (self.address or self.messaging_service_sid):
+            raise ValueError("set address (the Twilio number customers write to, like +15551230000) or messaging_service_sid (MG...)")
+        return self
+
+
+class TwilioMessaging(ABC):
+    """One Twilio number or Messaging Service; the two connectors say how addresses look on theirs."""
+
+    Settings: ClassVar[type[ChannelSettings]] = TwilioSettings
+    # Twilio takes a body for TwiML, instructions to carry out at once; this one says there are none.
+    answers: ClassVar[Answers] = Answers(ok=Answer(200, "<Response/>", "text/xml"), bad_signature=403)
+    idempotent: ClassVar[bool] = False
+    live: ClassVar[bool] = True
+    max_text: ClassVar[int] = 1_600  # https://www.twilio.com/docs/api/errors/21617
+    label: ClassVar[str]
+    icon: ClassVar[str]
+    reaches: ClassVar[tuple[str, ...]]
+    prefix: ClassVar[str]  # what stands before an address on this channel
+    max_files: ClassVar[int]
+    max_file_bytes: ClassVar[int]
+
+    def __init__(self, settings: TwilioSettings, place: Place) -> None:
+        self.settings = settings
+        self.place = place
+
+    def is_sandbox(self) -> bool:
+        return is_loopback_url(self.settings.base_url)
+
+    @abstractmethod
+    def claims(self, address: str, form: Mapping[str, str]) -> tuple[Claim, ...]:
+        """Who an inbound message proves to come from; `address` is From without its prefix."""
+
+    # --- coming in ---
+
+    def verify(self, request: Request, now: float) -> Verdict:
+        """Judge `X-Twilio-Signature` over the configured public URL; it carries no time, so `now` plays no part."""
+        key = self.settings.auth_token.get_secret_value().encode()
+        if not key:
+            return Verdict.NO_KEY
+        signature = request.headers.get("x-twilio-signature", "")
+        if not signature:
+            return Verdict.UNSIGNED
+        try:
+            pairs = form_pairs(request.body) if _is_form(request) else ()
+        except ValueError:
+            return Verdict.BAD
+        if not _is_form(request) and not twilio_body_hash(request.query, request.body):
+            return Verdict.BAD
+        return Verdict.GOOD if twilio_signed(key, request.url, pairs, signature) else Verdict.BAD
+
+    def parse(self, request: Request) -> Sequence[Inbound]:
+        """Translate one webhook: a message, or the status of one we sent, told apart by their fields. Raises Unparseable."""
+        if not _is_form(request):
+            raise Unparseable(
+                f"Twilio's messaging webhooks are forms; this body is {request.content_type!r}. Check which product posts here."
+            )
+        try:
+            form = dict(form_pairs(request.body))
+        except ValueError as error:
+            raise Unparseable(str(error)) from error
+        sid = form.get("MessageSid") or form.get("SmsMessageSid") or form.get("SmsSid") or ""
+        if not sid:
+            raise Unparseable("the body carries no MessageSid: neither a message nor a status of one" if form else "the body is empty")
+        word = (form.get("MessageStatus") or form.get("SmsStatus") or "").lower()
+        if word not in ("", "received", "receiving"):
+            return [_status(sid, word, form, request.query)]
+        if form.get("Direction", "").startswith("outbound"):
+            return [Ignored(provider_key=f"echo:{sid}", reason="an echo of a message sent from this account")]
+        return [self._message(sid, form)]
+
+    def _message(self, sid: str, form: Mapping[str, str]) -> Inbound:
+        sender = form.get("From", "")
+        scheme, colon, address = sender.rpartition(":")
+        if not address or not ("Body" in form or "NumMedia" in form):
+            raise Unparseable("a MessageSid without From and Body: neither a message nor a status of one")
+        if scheme + colon != self.prefix:
+            raise Unparseable(
+                f"this is not {self.label}: From is {f'a {scheme}: address' if colon else 'a plain number'}. At Twilio, let each sender's "
+                "webhook point at its own channel here (Messaging Service: 'Defer to sender's webhook'). Kept; nothing was made of it"
+            )
+        if address == self.settings.address.removeprefix(self.prefix):
+            return Ignored(provider_key=f"echo:{sid}", reason="an echo of a message sent from this channel's own address")
+        return InboundMessage(
+            provider_key=f"in:{sid}",
+            claims=self.claims(address, form),
+            text=_text(form),
+            sender_name=_clean(form.get("ProfileName", "")),
+            attachments=_attachments(form),
+        )
+
+    # --- going out ---
+
+    async def send(self, message: OutboundMessage, http: Http) -> Sent:
+        """Hand one message to Twilio's Messages API. Raises Refused, TryLater or Unknown."""
+        self.check(message)
+        token = self.settings.auth_token.get_secret_value()
+        if not token:
+            raise Refused(f"Not sent: channel {self.place.name} has no auth_token. Set it (Twilio console, Account Info) and send again.")
+        # The SDK takes about 0.3 s to import: once, and away from the loop that answers everybody else.
+        sdk = await asyncio.to_thread(load_sdk)
+        client = sdk.Client(
+            self.settings.account_sid,
+            token,
+            http_client=sdk.HttpClient(http, self.settings.base_url),
+            environment={"TWILIO_EDGE": ""},  # the process's own environment must not redirect what the configuration says
+        )
+        fields: dict[str, Any] = {"to": self.prefix + message.to.removeprefix(self.prefix)}
+        if self.settings.messaging_service_sid:
+            fields["messaging_service_sid"] = self.settings.messaging_service_sid
+        else:
+            fields["from_"] = self.prefix + self.settings.address.removeprefix(self.prefix)
+        if message.text:
+            fields["body"] = message.text
+        if message.attachments:
+            fields["media_url"] = [file.public_url for file in message.attachments]
+        if message.callback_url:
+            fields["status_callback"] = message.callback_url
+        try:
+            created = await client.messages.create_async(**fields)
+        except sdk.RestException as error:
+            raise Refused(explain(str(error.code or error.status), (error.msg or "").removeprefix("Unable to create record: "))) from None
+        except sdk.ServiceException as error:
+            raise Refused(explain(str(error.code), error.detail or error.title)) from None
+        if STATUSES.get(created.status or "") is MessageStatus.FAILED:
+            raise Refused(explain(str(created.error_code or ""), created.error_message or ""))
+        return Sent(created.sid)
+
+    def check(self, message: OutboundMessage) -> None:
+        """Raise Refused for what Twilio would refuse or cut, before anything leaves."""
+        if not message.text and not message.attachments:
+            raise Refused("Not sent: the message is empty.")
+        if len(message.text) > self.max_text:
+            raise Refused(f"Not sent: {len(message.text)} characters; {self.label} by Twilio carries {self.max_text}. Split the text.")
+        if len(message.attachments) > self.max_files:
+            raise Refused(
+                f"Not sent: {len(message.attachments)} files; one {self.label} message carries {self.max_files}. Send them one by one."
+            )
+        if any(not file.public_url for file in message.attachments):
+            raise Refused("Not sent: Twilio fetches files by their address, and a file has none. Set the hub's public URL and send again.")
+        if (size := sum(file.size for file in message.attachments)) > self.max_file_bytes:
+            limit = self.max_file_bytes // 1_000_000
+            raise Refused(f"Not sent: {size / 1_000_000:.1f} MB of files; {self.label} by Twilio carries {limit} MB. Send a link instead.")
+
+    async def fetch(self, url: str, http: Http) -> Attachment:
+        """Fetch a media file of up to 20 MB. Raises Refused (for a foreign host before any connection) or TryLater.
+
+        Our credentials go only to Twilio's hosts (or the configured base_url) and there only to media: a forged webhook must not
+        make us fetch, say, the account resource, which contains the auth token. Twilio redirects to a short-lived address at its
+        CDN (https://www.twilio.com/docs/messaging/api/media-resource), which is followed once and without credentials.
+        """
+        if not self._is_twilio_media(url):
+            raise Refused(f"Not fetched: {_host(url)} is not a Twilio media address.")
+        login = f"{self.settings.account_sid}:{self.settings.auth_token.get_secret_value()}".encode()
+        answer = await _get(url, http, {"authorization": f"Basic {base64.b64encode(login).decode()}"})
+        if answer.status in _REDIRECTS:
+            target = _joined(url, answer.headers.get("location", ""))
+            if not self._is_media_store(target):
+                raise Refused(f"Not fetched: Twilio redirects to {_host(target)}, which is not one of its media stores.")
+            answer = await _get(target, http, {})
+        if answer.status != 200:
+            raise Refused(f"Not fetched: Twilio answered {answer.status} for this file; it may have been deleted there.")
+        if len(answer.body) > MAX_MEDIA_BYTES:
+            raise Refused(f"Not fetched: the file is larger than {MAX_MEDIA_BYTES // 1_000_000} MB.")
+        content_type = answer.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+        name = _disposition_name(answer.headers.get("content-disposition", "")) or media_name(content_type, 1)
+        return Attachment(name=name, content_type=content_type, data=answer.body, url=url)
+
+    def _is_twilio_media(self, url: str) -> bool:
+        if not _is_plain(url):
+            return False
+        scheme, host, port = origin = _origin(url)
+        ours = origin == _origin(self.settings.base_url)
+        if ours and self.is_sandbox():
+            return True
+        trusted = ours or (scheme == "https" and port == 443 and host.endswith(".twilio.com"))
+        return trusted and bool(_MEDIA_PATH.search(urlsplit(url).path))
+
+    def _is_media_store(self, url: str) -> bool:
+        if not _is_plain(url):
+            return False
+        scheme, host, port = _origin(url)
+        if (scheme, host, port) == _origin(self.settings.base_url):
+            return True
+        return scheme == "https" and port == 443 and host.endswith((".twiliocdn.com", ".amazonaws.com"))
+
+
+# --- reading a webhook ---
+
+
+def _is_form(request: Request) -> bool:
+    content_type = request.content_type
+    return not content_type or content_type.lower().startswith("application/x-www-form-urlencoded")
+
+
+def _status(sid: str, word: str, form: Mapping[str, str], query: str) -> Inbound:
+    key = f"status:{sid}:{word}"
+    status = STATUSES.get(word)
+    if status is None:
+        return Ignored(provider_key=key, reason=f"a message status we have no word for: {word[:40]}")
+    code = form.get("ErrorCode", "").strip()
+    code = "" if code == "0" else code
+    ours = parse_qs(query).get("delivery", [""])[0]
+    return DeliveryUpdate(
+        provider_key=key,
+        status=status,
+        delivery_id=int(ours) if ours.isascii() and ours.isdigit() and len(ours) < 19 else None,
+        provider_message_id=sid,
+        error=explain(code, _clean(form.get("ErrorMessage", ""))) if code or status is MessageStatus.FAILED else "",
+    )
+
+
+def _text(form: Mapping[str, str]) -> str:
+    said = form.get("Body") or form.get("ButtonText") or form.get("ListTitle") or form.get("ButtonPayload") or ""
+    lines = [_clean(said)] if said else []
+    if form.get("Latitude") and form.get("Longitude"):
+        place = [form[name] for name in ("Latitude", "Longitude", "Label", "Address") if form.get(name)]
+        lines.append(f"Location: {_clean(', '.join(place))}")
+    return "\n".join(lines)
+
+
+def _attachments(form: Mapping[str, str]) -> tuple[Attachment, ...]:
+    found: list[Attachment] = []
+    while url := form.get(f"MediaUrl{len(found)}"):
+        content_type = form.get(f"MediaContentType{len(found)}", "application/octet-stream").partition(";")[0].strip().lower()
+        found.append(Attachment(name=media_name(content_type, len(found) + 1), content_type=content_type, url=url))
+    return tuple(found)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\x00", "")  # which no text column takes
+
+
+# --- the network ---
+
+
+def _is_plain(url: str) -> bool:
+    """Whether every client reads this URL alike: no credentials, no spaces, backslashes or non-ASCII, a port that is a number."""
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and "@" not in parts.netloc and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _host(url: str) -> str:
+    return (urlsplit(url).hostname if _is_plain(url) else "") or "the address"
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
+
+
+def _disposition_name(header: str) -> str:
+    """The file name of a Content-Disposition header (RFC 6266), without any path or control character."""
+    headers = Headers()
+    headers["content-disposition"] = header
+    try:
+        name = headers.get_filename("") if header else ""
+    except (LookupError, ValueError, UnicodeError):
+        return ""
+    return "".join(c for c in re.split(r"[/\\]", name)[-1] if c.isprintable()).strip(". ")[:120]
+
+
+async def _get(url: str, http: Http, headers: Mapping[str, str]) -> HttpResponse:
+    try:
+        answer = await http.request("GET", url, headers=headers, timeout=30.0, max_bytes=MAX_MEDIA_BYTES)
+    except (NotSent, NoAnswer) as error:
+        raise TryLater(f"Twilio's media store could not be reached: {error}") from error
+    if answer.status in (401, 403):
+        raise Refused(f"Not fetched: Twilio answered {answer.status}. Check account_sid and auth_token in this channel's settings.")
+    if answer.status in (408, 425, 429) or answer.status >= 500:
+        raise TryLater(f"Twilio answered {answer.status} for a media file.", retry_after(answer))
+    return answer

@@ -1,0 +1,27 @@
+"""SMS and MMS by Twilio (https://www.twilio.com/docs/messaging)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from connectors.shared.twilio import TwilioMessaging
+from hub.contract import Claim, Proof
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")  # ITU-T E.164: at most 15 digits
+
+
+class TwilioSms(TwilioMessaging):
+    """A Twilio phone number, or a Messaging Service."""
+
+    label: ClassVar[str] = "SMS"
+    icon: ClassVar[str] = "sms"
+    reaches: ClassVar[tuple[str, ...]] = ("phone",)
+    prefix: ClassVar[str] = ""
+    max_files: ClassVar[int] = 10  # https://www.twilio.com/docs/api/errors/21623
+    max_file_bytes: ClassVar[int] = 5_000_000  # https://www.twilio.com/docs/messaging/api/media-resource
+
+    def claims(self, address: str, form: Mapping[str, str]) -> tuple[Claim, ...]:
+        """The sender's number; a short code or a word (`AMAZON`) names a company's system and is no one's phone."""
+        return (Claim("phone" if _E164.fullmatch(address) else "sender_word", address, Proof.CHANNEL),)
