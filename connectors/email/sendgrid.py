@@ -1,0 +1,212 @@
+"""SendGrid Inbound Parse: a mail as a form, either taken apart (default) or with the whole MIME in `email` ("send raw").
+
+https://www.twilio.com/docs/sendgrid/for-developers/parsing-email/setting-up-the-inbound-parse-webhook
+Prefer raw: only there can the hub keep the mail as it was written.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import SecretStr, field_validator
+
+from connectors.email import basic_verdict
+from connectors.shared.mail_auth import Judgement, judge_results, judge_sendgrid
+from connectors.shared.mail_headers import Headers, clean, decode_text
+from connectors.shared.mime import MAX_PARTS, Body, make_body, media_type, named, read_headers, read_mail, safe_name, senders, to_message
+from connectors.shared.multipart import Part, read_form
+from connectors.shared.smtp import EmailSettings, send_mail
+from hub.contract import Answers, Attachment, Http, Inbound, OutboundMessage, Place, Refused, Request, Sent, Unparseable, Verdict
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+SIGNATURE = "x-twilio-email-event-webhook-signature"
+TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
+
+
+def public_key(text: str) -> EllipticCurvePublicKey:
+    """SendGrid's verification key: base64 of a DER public key, as its API gives it, or the same as PEM. Raises ValueError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    bare = "".join(re.sub(r"-----[A-Z ]+-----", "", text).split())
+    try:
+        key = load_der_public_key(base64.b64decode(bare, validate=True))
+    except (binascii.Error, ValueError, UnsupportedAlgorithm) as error:
+        raise ValueError("verification_key: is not a public key; copy `public_key` of the parse security policy at SendGrid") from error
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
+        raise ValueError("verification_key: is not an ECDSA P-256 key, which is what SendGrid signs with")
+    return key
+
+
+class SendgridSettings(EmailSettings):
+    """`verification_key`: of a parse security policy. `basic_auth`: `user:password` put into the webhook's URL at SendGrid.
+
+    With neither, deliveries are refused unless `allow_unsigned` says that anyone who learns the URL may write mails; they prove nothing.
+    """
+
+    verification_key: str = ""
+    basic_auth: SecretStr = SecretStr("")
+    authserv_id: str = ""
+    allow_unsigned: bool = False
+
+    @field_validator("verification_key")
+    @classmethod
+    def _is_key(cls, value: str) -> str:
+        if value:
+            public_key(value)
+        return value
+
+    @field_validator("basic_auth")
+    @classmethod
+    def _is_pair(cls, value: SecretStr) -> SecretStr:
+        user, colon, password = value.get_secret_value().partition(":")
+        if value.get_secret_value() and not (user and colon and password):
+            raise ValueError("basic_auth: must be user:password")
+        return value
+
+
+class SendgridEmail:
+    """A mailbox whose mails SendGrid posts."""
+
+    Settings = SendgridSettings
+    label: ClassVar[str] = "E-mail"
+    icon: ClassVar[str] = "mail"
+    reaches: ClassVar[tuple[str, ...]] = ("email",)
+    # SendGrid drops a mail for good on any 4xx, without a bounce, and repeats for 72 hours on 5xx.
+    answers: ClassVar[Answers] = Answers(bad_signature=403, bad_signature_until_verified=503, too_big=200)
+    idempotent: ClassVar[bool] = False
+    max_text: ClassVar[int] = 200_000
+    live: ClassVar[bool] = True
+
+    def __init__(self, settings: SendgridSettings, place: Place) -> None:
+        self._settings = settings
+        self._key = public_key(settings.verification_key) if settings.verification_key else None
+
+    def verify(self, request: Request, now: float) -> Verdict:
+        """Judge the signature and the credentials, whichever are configured; where both are, both must hold.
+
+        ECDSA P-256 with SHA-256 over the timestamp header and the raw body, as for SendGrid's event webhook
+        (https://www.twilio.com/docs/sendgrid/for-developers/parsing-email/securing-your-parse-webhooks). The timestamp's
+        age is not judged: a retry may come 72 hours later, and the hub's permanent keys make a replay harmless.
+        """
+        verdicts = []
+        if self._key is not None:
+            verdicts.append(self._signature_verdict(self._key, request))
+        expected = self._settings.basic_auth.get_secret_value()
+        if expected:
+            verdicts.append(basic_verdict(request.headers.get("authorization", ""), expected))
+        if not verdicts:
+            return Verdict.GOOD if self._settings.allow_unsigned else Verdict.NO_KEY
+        return next((worst for worst in (Verdict.BAD, Verdict.UNSIGNED) if worst in verdicts), Verdict.GOOD)
+
+    def _signature_verdict(self, key: EllipticCurvePublicKey, request: Request) -> Verdict:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        signature, timestamp = request.headers.get(SIGNATURE, ""), request.headers.get(TIMESTAMP, "")
+        if not signature:
+            return Verdict.UNSIGNED
+        try:
+            key.verify(base64.b64decode(signature, validate=True), timestamp.encode() + request.body, ECDSA(SHA256()))
+        except (InvalidSignature, binascii.Error, ValueError):
+            return Verdict.BAD
+        return Verdict.GOOD
+
+    def parse(self, request: Request) -> Sequence[Inbound]:
+        """One mail, from either form. Raises Unparseable."""
+        form: dict[str, Part] = {}
+        for part in read_form(request.body, request.content_type):
+            form.setdefault(part.name, part)
+        original = form["email"].data if "email" in form else None
+        if original is not None:
+            headers, body = read_mail(original)
+        elif "headers" in form:
+            headers, body = read_headers(form["headers"].data), _parsed_body(form)
+        else:
+            raise Unparseable("the form has neither `email` nor `headers`: it is not one of Inbound Parse")
+        envelope = _json(form, "envelope")
+        to = envelope.get("to")
+        message = to_message(
+            headers,
+            body,
+            self._judge(headers, form, envelope),
+            address=self._settings.address,
+            envelope_to=[found for found in to if isinstance(found, str)] if isinstance(to, list) else [],
+            null_return_path=envelope.get("from") == "",
+            original=original,
+        )
+        return [message]
+
+    def _judge(self, headers: Headers, form: dict[str, Part], envelope: dict[str, object]) -> Judgement:
+        if self._settings.allow_unsigned and self._key is None and not self._settings.basic_auth.get_secret_value():
+            return Judgement()  # whoever posted it wrote the verdicts in it too
+        domain = senders(headers)[0].domain
+        told = judge_results(domain, headers.all("authentication-results"), self._settings.authserv_id)
+        if told != Judgement():
+            return told
+        sender = envelope.get("from")
+        return judge_sendgrid(
+            domain, headers, spf=_text(form, "SPF"), dkim=_text(form, "dkim"), envelope_from=sender if isinstance(sender, str) else ""
+        )
+
+    async def send(self, message: OutboundMessage, http: Http) -> Sent:
+        """Send by SMTP. Raises Refused, TryLater or Unknown."""
+        return await send_mail(message, self._settings)
+
+    async def fetch(self, url: str, http: Http) -> Attachment:
+        """A mail brings its attachments along, so there is nothing to fetch. Raises Refused."""
+        raise Refused("A mail's attachments arrive with the mail; there is no address to fetch them from.")
+
+    def is_sandbox(self) -> bool:
+        """Whether answers leave by a stand-in on this machine."""
+        return self._settings.smtp.is_stand_in()
+
+
+def _text(form: dict[str, Part], name: str, charset: str = "utf-8") -> str:
+    part = form.get(name)
+    return decode_text(part.data, charset) if part else ""
+
+
+def _json(form: dict[str, Part], name: str) -> dict[str, object]:
+    """A field that holds a JSON object; anything else counts as empty, since a mail must not be lost for a field about it."""
+    try:
+        found = json.loads(_text(form, name) or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parsed_body(form: dict[str, Part]) -> Body:
+    """The body of the default form: `text` and `html` in the charsets named beside them, and the attachments."""
+    charsets = _json(form, "charsets")
+    text, html = (
+        _text(form, name, str(charsets.get(name, "utf-8"))).replace("\r\n", "\n").replace("\x00", "") for name in ("text", "html")
+    )
+    return make_body([(text if text.strip() or not html else None, html or None)], _attachments(form))
+
+
+def _attachments(form: dict[str, Part]) -> list[Attachment]:
+    """`attachment1`, `attachment2`, … with what `attachment-info` and `content-ids` say of them."""
+    about = _json(form, "attachment-info")
+    ids = {field: content_id for content_id, field in _json(form, "content-ids").items() if isinstance(field, str)}
+    parts = [part for name, part in form.items() if name.startswith("attachment") and name[10:].isdecimal()]
+    if len(parts) > MAX_PARTS:
+        raise Unparseable(f"the mail has {len(parts)} attachments, more than {MAX_PARTS}")
+    found: list[Attachment] = []
+    for part in sorted(parts, key=lambda part: int(part.name[10:16])):
+        info = about.get(part.name)
+        info = info if isinstance(info, dict) else {}
+        kind = media_type(str(info.get("type") or part.content_type))
+        content_id = clean(ids.get(part.name) or str(info.get("content-id") or ""), 250).strip("<> ")
+        name = safe_name(str(info.get("filename") or info.get("name") or part.filename or ""))
+        found.append(named(name, kind, part.data, len(found) + 1, content_id, inline=bool(content_id)))
+    return found
