@@ -1,0 +1,54 @@
+"""What request handlers may reach. The composition root fills it in; handlers never build any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jinja2
+from aiohttp import web
+
+from hub.config import Settings
+from hub.contract import Channel, Desk, Place, Room
+from hub.delivery.outbox import Outbox
+from hub.policy import ChannelRule, Policy
+from hub.sessions import Principal
+from hub.storage.blobs import Blobs
+from hub.storage.reader import Reader
+from hub.storage.records import ChannelState
+from hub.storage.writer import Writer
+from hub.web.feed import Feed
+
+
+@dataclass(slots=True)
+class BoundChannel:
+    """A configured channel: its connector, where it lives, and whether a delivery has verified under its present key."""
+
+    rule: ChannelRule
+    place: Place
+    connector: Channel
+    state: ChannelState
+    observes: bool = False  # accepts unverified deliveries, as proof of nothing, until one verifies
+
+
+@dataclass(slots=True)
+class Hub:
+    settings: Settings
+    policy: Policy
+    writer: Writer
+    reader: Reader
+    blobs: Blobs
+    feed: Feed
+    pages: jinja2.Environment
+    secret: bytes = field(repr=False)
+    channels: Mapping[str, BoundChannel]
+    rooms: Mapping[str, Room]
+    desk: Desk
+    outbox: Outbox
+
+    def channel(self, channel_id: int) -> BoundChannel | None:
+        return next((bound for bound in self.channels.values() if bound.rule.id == channel_id), None)
+
+
+HUB = web.AppKey("hub", Hub)
+PRINCIPAL = web.RequestKey("principal", Principal)  # who is signed in; set by `auth.sessions`
