@@ -1,0 +1,191 @@
+"""What the inbox reads inside one conversation: its messages, events and files, and what is known of its customer.
+
+Statements only; `hub.storage.reader` runs them. Times are microseconds UTC. Every list is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, case, func, literal, literal_column, select, text, union_all
+
+from hub.storage.tables import metadata
+
+ticket = metadata.tables["ticket"]
+message = metadata.tables["message"]
+identifier = metadata.tables["identifier"]
+evidence = metadata.tables["evidence"]
+attachment = metadata.tables["attachment"]
+event = metadata.tables["event"]
+hold = metadata.tables["hold"]
+hold_ledger = metadata.tables["hold_ledger"]
+delivery = metadata.tables["delivery"]
+
+TEXT_SHOWN = 8_000  # characters of one message on the page; the rest is a click away
+EVENTS_UPTO = 200
+
+# --- the timeline ----------------------------------------------------------------------------------------------------
+
+
+def messages(customer_id: int, before: int | None = None, limit: int = 50, since: int | None = None) -> Select[Any]:
+    """The last messages of a conversation, newest first, one more than `limit` where there are older ones.
+
+    `before` pages back; `since` (a message id) reaches back to a little before that message instead, 500 messages at most.
+    """
+    columns = [column for column in message.c if column.name not in ("text", "html", "raw_id", "draft_key")]
+    statement = select(
+        *columns,
+        func.substr(message.c.text, 1, TEXT_SHOWN).label("text"),
+        (func.length(message.c.text) > TEXT_SHOWN).label("cut"),
+        message.c.html.is_not(None).label("has_html"),
+    ).where(message.c.conversation_id == customer_id)
+    if before is not None:
+        statement = statement.where(message.c.id < before)
+    if since is not None:
+        lead = select(message.c.id).where(message.c.conversation_id == customer_id, message.c.id <= since)
+        start = lead.order_by(message.c.id.desc()).limit(8).subquery()
+        statement = statement.where(message.c.id >= select(func.coalesce(func.min(start.c.id), 0)).scalar_subquery())
+        limit = 500
+    return statement.order_by(message.c.id.desc()).limit(limit + 1)
+
+
+# What a timeline tells of a ticket's life. Messages and notes are there themselves; renewals of a hold would be noise.
+TOLD = (
+    "ticket.opened",
+    "ticket.reopened",
+    "ticket.resolved",
+    "ticket.assigned",
+    "ticket.snoozed",
+    "ticket.woken",
+    "customer.joined",
+    "hold.placed",
+    "hold.released",
+)
+# The predicate of the partial index, word for word: as a list of bound values SQLite would not recognise it.
+_by_customer = next(index for index in event.indexes if index.name == "ix_event_customer_id")
+_HISTORY = text(str(_by_customer.dialect_options["sqlite"]["where"].compile(compile_kwargs={"literal_binds": True})))
+
+
+def events(customer_id: int, since: int | None, until: int | None) -> Select[Any]:
+    """What happened to a customer's tickets and holds in [since, until), newest first; an open end is None."""
+    statement = (
+        select(event.c.seq, event.c.type, event.c.at, event.c.ticket_id, event.c.message_id, event.c.agent_id, event.c.data)
+        .where(event.c.customer_id == customer_id, _HISTORY, event.c.type.in_(TOLD))
+        .order_by(event.c.seq.desc())
+        .limit(EVENTS_UPTO)
+    )
+    if since is not None:
+        statement = statement.where(event.c.at >= since)
+    if until is not None:
+        statement = statement.where(event.c.at < until)
+    return statement
+
+
+def attachments(message_ids: Sequence[int]) -> Select[Any]:
+    """The files of these messages, in the order they came."""
+    columns = [
+        attachment.c[name] for name in ("id", "message_id", "name", "content_type", "size", "inline", "content_id", "state", "error")
+    ]
+    return (
+        select(*columns)
+        .where(attachment.c.message_id.in_(message_ids))
+        .order_by(attachment.c.message_id, literal_column("attachment.rowid"))
+    )
+
+
+def moment_of(message_id: int) -> Select[Any]:
+    """When a message was stored."""
+    return select(message.c.created_at).where(message.c.id == message_id)
+
+
+def failed_reply(message_id: int) -> Select[Any]:
+    """A message, and the delivery of it that failed or whose fate is unknown, or None."""
+    # The states are spelled out, so that the partial indexes on what failed and what is still owed apply.
+    d = delivery.c
+    own = (d.kind == "reply", d.subject_id == message_id)
+    failed = select(d.id).where(d.state == literal_column("'failed'"), *own)
+    live = d.state.in_([literal_column(f"'{state}'") for state in ("queued", "sending", "unknown")])
+    unknown = select(d.id).where(live, d.state == literal_column("'unknown'"), *own)
+    stuck = union_all(failed, unknown).subquery()
+    return select(message.c.id, select(func.max(stuck.c.id)).scalar_subquery().label("delivery_id")).where(message.c.id == message_id)
+
+
+# --- the customer ----------------------------------------------------------------------------------------------------
+
+
+def identifiers(customer_id: int) -> Select[Any]:
+    """A customer's identifiers, then what they merely claimed (`own` false): at most 60."""
+    names = ("id", "kind", "site", "value", "standing", "proof", "address", "first_seen", "last_proof_at")
+    columns = [identifier.c[name] for name in names]
+    own = select(*columns, literal(1).label("own")).where(identifier.c.customer_id == customer_id)
+    speaker = identifier.alias("speaker")
+    said = select(evidence.c.other_id).join(speaker, speaker.c.id == evidence.c.identifier_id).where(speaker.c.customer_id == customer_id)
+    claimed = select(*columns, literal(0).label("own")).where(identifier.c.id.in_(said), identifier.c.customer_id.is_(None))
+    both = union_all(own, claimed).subquery()
+    return select(both).order_by(both.c.own.desc(), both.c.id).limit(60)
+
+
+def customer_tickets(customer_id: int) -> Select[Any]:
+    """A customer's tickets, unresolved ones first, newest first: at most 30."""
+    names = ("id", "status", "subject", "preview", "channel_id", "opened_at", "last_at", "resolved_at")
+    return (
+        select(*(ticket.c[name] for name in names))
+        .where(ticket.c.conversation_id == customer_id)
+        .order_by(case((ticket.c.status == "resolved", 1), else_=0), ticket.c.last_at.desc(), ticket.c.id.desc())
+        .limit(30)
+    )
+
+
+def holds(customer_id: int, now: int) -> Select[Any]:
+    """The reasons for which a customer is held now."""
+    return (
+        select(hold.c.id, hold.c.reason, hold.c.source, hold.c.scope, hold.c.placed_at, hold.c.lease_until)
+        .where(hold.c.customer_id == customer_id, hold.c.released_at.is_(None), hold.c.lease_until > now)
+        .order_by(hold.c.id)
+        .limit(20)
+    )
+
+
+def ledger(customer_id: int) -> Select[Any]:
+    """The last entries of a customer's hold ledger."""
+    names = ("id", "op", "reason", "source", "version", "at", "lease_until")
+    return (
+        select(*(hold_ledger.c[name] for name in names))
+        .where(hold_ledger.c.customer_id == customer_id)
+        .order_by(hold_ledger.c.id.desc())
+        .limit(6)
+    )
+
+
+# --- single messages and files ---------------------------------------------------------------------------------------
+
+
+def file(attachment_id: str) -> Select[Any]:
+    """A stored file's row, by way of its message: a file of no message is nobody's to open."""
+    return (
+        select(attachment.c.id, attachment.c.name, attachment.c.content_type, attachment.c.size, attachment.c.sha256, attachment.c.state)
+        .join(message, message.c.id == attachment.c.message_id)
+        .where(attachment.c.id == attachment_id)
+    )
+
+
+def original(message_id: int, characters: int) -> Select[Any]:
+    """A message's text, subject and the beginning of its HTML."""
+    return select(
+        message.c.id,
+        message.c.conversation_id,
+        message.c.subject,
+        message.c.text,
+        func.substr(message.c.html, 1, characters).label("html"),
+        (func.length(message.c.html) > characters).label("cut"),
+    ).where(message.c.id == message_id)
+
+
+def inline_files(message_id: int) -> Select[Any]:
+    """The stored files of a mail that its HTML may name by Content-ID."""
+    return (
+        select(attachment.c.id, attachment.c.content_id, attachment.c.size, attachment.c.sha256)
+        .where(attachment.c.message_id == message_id, attachment.c.content_id != "", attachment.c.state == "stored")
+        .limit(40)
+    )

@@ -1,0 +1,372 @@
+"""The agents' inbox: one screen of parts (views, list, conversation, customer), and the forms agents post.
+
+A page names its state in its URL. `?parts=list,views` answers only those parts, which is how the browser keeps the screen
+fresh; without JavaScript every link and form works by whole pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+from sqlalchemy.sql import Executable
+
+from hub.conversations import history, queries, timeline, wording
+from hub.conversations.commands import reachable
+from hub.conversations.queries import VIEWS, Cursor, View
+from hub.storage.search import match_expression
+from hub.web import tickets
+from hub.web.auth import now_of, require_agent
+from hub.web.context import HUB, Hub
+from hub.web.pages import render
+from hub.web.tickets import number, zone_of
+
+routes = web.RouteTableDef()
+
+PAGE = 50
+MAX_ROWS = 500
+PARTS = ("views", "list", "conversation", "customer")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A configured channel as pages show it."""
+
+    id: int
+    icon: str
+    label: str
+    max_text: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A ticket (or a message found) in the list."""
+
+    key: str
+    href: str
+    ticket_id: int | None
+    name: str
+    preview: list[tuple[str, bool]]
+    at: int
+    way: Way
+    assignee: str
+    status: str
+    held: bool
+    unread: bool
+    answered: bool
+    selected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request for the screen asks for, checked."""
+
+    me: int
+    zone: tzinfo
+    now: int
+    parts: frozenset[str]
+    path: str  # where the list lives: /inbox/open, or /search
+    view: View | None
+    query: str
+    ticket_id: int | None
+    customer_id: int | None
+    near: int | None
+    after: Cursor | None
+    rows: int
+
+    def href(self, **more: Any) -> str:
+        """The URL of the same list with another selection."""
+        values = {**({"q": self.query} if self.view is None else {}), **{k: v for k, v in more.items() if v is not None}}
+        return f"{self.path}?{urlencode(values)}" if values else self.path
+
+
+def _asked(request: web.Request, hub: Hub, view: View | None) -> Asked:
+    query = request.query
+    wanted = frozenset(query.get("parts", ",".join(PARTS)).split(",")) & frozenset(PARTS)
+    return Asked(
+        me=require_agent(request).agent_id,
+        zone=zone_of(request),
+        now=now_of(hub),
+        parts=wanted,
+        path=f"/inbox/{view.name}" if view is not None else "/search",
+        view=view,
+        query=query.get("q", "")[:200].strip(),
+        ticket_id=number(query.get("ticket")),
+        customer_id=number(query.get("customer")),
+        near=number(query.get("m")),
+        after=Cursor.parse(query.get("after", "")),
+        rows=min(max(number(query.get("rows")) or PAGE, PAGE), MAX_ROWS),
+    )
+
+
+def ways(hub: Hub) -> dict[int, Way]:
+    """The configured channels by id; two of one label are told apart by their names."""
+    labels = [bound.rule.label for bound in hub.channels.values()]
+    return {
+        bound.rule.id: Way(
+            bound.rule.id,
+            bound.connector.icon,
+            bound.rule.label if labels.count(bound.rule.label) == 1 else f"{bound.rule.label} ({bound.rule.name})",
+            bound.connector.max_text,
+        )
+        for bound in hub.channels.values()
+    }
+
+
+def _way(known: dict[int, Way], channel_id: int | None) -> Way:
+    return known.get(channel_id or 0, Way(0, "dot", "A channel no longer configured", 0))
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@routes.get("/")
+async def home(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound("/inbox/open")
+
+
+@routes.get("/inbox/{view}")
+async def inbox(request: web.Request) -> web.StreamResponse:
+    """The screen of one view; with `?ticket=` a conversation beside the list."""
+    view = VIEWS.get(request.match_info["view"])
+    if view is None:
+        raise web.HTTPNotFound(text="There is no such view.")
+    return await _screen(request, view)
+
+
+@routes.get("/search")
+async def search(request: web.Request) -> web.StreamResponse:
+    """The screen with search results for a list."""
+    return await _screen(request, None)
+
+
+@routes.get(r"/conversations/{customer_id:[0-9]{1,17}}")
+async def conversation(request: web.Request) -> web.StreamResponse:
+    """A customer's conversation by its lasting id: leads to the newest ticket, of the survivor where customers were joined."""
+    row = await request.app[HUB].reader.first(queries.survivor(int(request.match_info["customer_id"])))
+    if row is None:
+        raise web.HTTPNotFound(text="There is no such conversation.")
+    raise web.HTTPFound(f"/inbox/all?ticket={row.ticket_id}" if row.ticket_id is not None else f"/inbox/all?customer={row.id}")
+
+
+@routes.get(r"/conversations/{customer_id:[0-9]{1,17}}/older")
+async def older(request: web.Request) -> web.StreamResponse:
+    """The lines before a message: what scrolling up adds to the timeline."""
+    hub = request.app[HUB]
+    asked = _asked(request, hub, VIEWS["all"])
+    before = number(request.query.get("before"))
+    customer_id = int(request.match_info["customer_id"])
+    head, agents = await asyncio.gather(hub.reader.first(queries.customer_head(customer_id, asked.now)), hub.reader.all(queries.agents()))
+    if head is None or before is None:
+        raise web.HTTPNotFound(text="There is no such conversation.")
+    name = wording.customer_name(head.name, head.kind, head.address)
+    shown = await _timeline(hub, asked, customer_id, name, agents, before=before)
+    return render(request, "inbox/older.html", **_words(hub, asked), asked=asked, customer_id=customer_id, **shown)
+
+
+async def _screen(request: web.Request, view: View | None) -> web.StreamResponse:
+    hub = request.app[HUB]
+    asked = _asked(request, hub, view)
+    if asked.customer_id is not None:
+        lasting = await hub.reader.first(queries.survivor(asked.customer_id))
+        if lasting is not None and (lasting.id != asked.customer_id or lasting.ticket_id is not None):
+            raise web.HTTPFound(f"/conversations/{lasting.id}")
+    # Noted before anything is read: what commits meanwhile arrives on the live stream and is read again.
+    seq = hub.feed.last_seq
+    beside, chosen = await asyncio.gather(_beside(hub, asked), _chosen(hub, asked))
+    whole = "parts" not in request.query
+    return render(
+        request,
+        "inbox/page.html" if whole else "inbox/parts.html",
+        seq=seq,
+        asked=asked,
+        views=VIEWS.values(),
+        **_words(hub, asked),
+        **beside,
+        **chosen,
+    )
+
+
+def _words(hub: Hub, asked: Asked) -> dict[str, Any]:
+    """What every part of the screen speaks with."""
+    known = ways(hub)
+    return {
+        "say": wording,
+        "zone": asked.zone,
+        "now": asked.now,
+        "way": lambda channel_id: _way(known, channel_id),
+    }
+
+
+async def _read(hub: Hub, *statements: Executable | None) -> list[Any]:
+    """Rows of several statements at once; nothing for a part that was not asked for."""
+
+    async def one(statement: Executable | None) -> Sequence[Any]:
+        return () if statement is None else await hub.reader.all(statement)
+
+    return list(await asyncio.gather(*(one(statement) for statement in statements)))
+
+
+async def _beside(hub: Hub, asked: Asked) -> dict[str, Any]:
+    """Views with their counts, and the list."""
+    known = ways(hub)
+    counting = queries.counts(asked.me) if "views" in asked.parts else None
+    if asked.view is not None:
+        listing = queries.tickets(asked.view, asked.me, asked.now, asked.after, asked.rows) if "list" in asked.parts else None
+        counted, rows = await _read(hub, counting, listing)
+        page = [_ticket_row(row, known, asked) for row in rows[: asked.rows]]
+        more = str(Cursor(rows[asked.rows - 1].last_at, rows[asked.rows - 1].id)) if len(rows) > asked.rows else ""
+        return {"counts": counted[0] if counted else None, "rows": page, "more": more, "people": (), "behind": 0}
+    match = match_expression(asked.query) if "list" in asked.parts else ""
+    counted, rows, people, behind = await _read(
+        hub,
+        counting,
+        queries.found(match) if match else None,
+        queries.people(asked.query) if match else None,
+        queries.index_lag() if match else None,
+    )
+    return {
+        "counts": counted[0] if counted else None,
+        "rows": [_found_row(row, known, asked) for row in rows],
+        "more": "",
+        "people": people,
+        "behind": behind[0].behind if behind else 0,
+    }
+
+
+def _ticket_row(row: Any, known: dict[int, Way], asked: Asked) -> Row:
+    return Row(
+        key=f"ticket-{row.id}",
+        href=asked.href(ticket=row.id),
+        ticket_id=row.id,
+        name=wording.customer_name(row.name, row.kind, row.address),
+        preview=[(row.preview or row.subject, False)],
+        at=row.last_at,
+        way=_way(known, row.channel_id),
+        assignee=row.assignee or "",
+        status=row.status,
+        held=bool(row.held),
+        unread=bool(row.unread),
+        answered=row.waiting_since is None and row.status in queries.ACTIVE,
+        selected=row.id == asked.ticket_id,
+    )
+
+
+def _found_row(row: Any, known: dict[int, Way], asked: Asked) -> Row:
+    return Row(
+        key=f"found-{row.id}",
+        href=asked.href(ticket=row.ticket_id, customer=row.conversation_id if row.ticket_id is None else None, m=row.id),
+        ticket_id=row.ticket_id,
+        name=wording.customer_name(row.name, row.kind, row.address),
+        preview=wording.found_pieces(row.snippet, queries.FOUND_FROM, queries.FOUND_TO),
+        at=row.created_at,
+        way=Way(0, "note", "Note", 0) if row.direction == "note" else _way(known, row.channel_id),
+        assignee="",
+        status="",
+        held=False,
+        unread=False,
+        answered=row.direction == "out",
+        selected=row.id == asked.near,
+    )
+
+
+async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
+    """The conversation asked for and its customer, or nothing chosen."""
+    nothing: dict[str, Any] = {"ticket": None, "customer": None, "lines": (), "missing": False}
+    if not asked.parts & {"conversation", "customer"} or (asked.ticket_id is None and asked.customer_id is None):
+        return nothing
+    if asked.ticket_id is not None:
+        ticket = await hub.reader.first(queries.ticket_head(asked.ticket_id, asked.me, asked.now))
+        head = ticket
+        customer_id = ticket.conversation_id if ticket is not None else 0
+    else:
+        ticket = None
+        customer_id = asked.customer_id or 0
+        head = await hub.reader.first(queries.customer_head(customer_id, asked.now))
+    if head is None:
+        return {**nothing, "missing": True}
+    agents, identifiers, episodes, holds, ledger = await _read(
+        hub,
+        queries.agents(),
+        history.identifiers(customer_id),
+        *(
+            (history.customer_tickets(customer_id), history.holds(customer_id, asked.now), history.ledger(customer_id))
+            if "customer" in asked.parts
+            else (None, None, None)
+        ),
+    )
+    name = wording.customer_name(head.name, head.kind, head.address)
+    shown = await _timeline(hub, asked, customer_id, name, agents) if "conversation" in asked.parts else {}
+    return {
+        "ticket": ticket,
+        "missing": False,
+        "customer": {"id": customer_id, "name": name, "held": bool(head.held)},
+        "agents": agents,
+        "identifiers": identifiers,
+        "tickets": episodes,
+        "holds": holds,
+        "ledger": ledger,
+        "reach": _reach(hub, identifiers),
+        "draft_key": secrets.token_hex(16),
+        **shown,
+    }
+
+
+async def _timeline(
+    hub: Hub, asked: Asked, customer_id: int, name: str, agents: Sequence[Any], before: int | None = None
+) -> dict[str, Any]:
+    """A page of the timeline: the last messages, or those before one, with the events and files that belong between."""
+    near = asked.near if before is None else None
+    rows = list(await hub.reader.all(history.messages(customer_id, before, PAGE, near)))
+    limit = 500 if near is not None else PAGE
+    above = rows[limit] if len(rows) > limit else None
+    page = rows[:limit][::-1]
+    if near is not None and page and above is None and page[0].id > 1:
+        # The window around a found message begins where it begins; there may well be older ones.
+        above, page = page[0], page[1:] or page
+    until = None
+    if before is not None:
+        following = await hub.reader.first(history.moment_of(before))
+        until = following.created_at if following is not None else None
+    events, files = await _read(
+        hub,
+        history.events(customer_id, page[0].created_at if above is not None else None, until) if page or before is None else None,
+        history.attachments([row.id for row in page]) if page else None,
+    )
+    names = {agent.id: agent.name for agent in agents}
+    lines = timeline.arrange(page, list(events)[::-1], files, customer=name, agents=names, now=asked.now, zone=asked.zone, above=above)
+    inbound = [row.id for row in page if row.direction == "in"]
+    return {"lines": lines, "older": page[0].id if above is not None else None, "seen": max(inbound, default=0)}
+
+
+def _reach(hub: Hub, identifiers: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every way to write to the customer: a channel, and an address of theirs that it reaches."""
+    known = ways(hub)
+    found = []
+    for row in identifiers:
+        if not row.own:
+            continue
+        for bound in hub.channels.values():
+            if reachable(bound.rule, row):
+                way = known[bound.rule.id]
+                found.append(
+                    {
+                        "value": f"{way.id}:{row.id}",
+                        "way": way,
+                        "address": wording.address(row.kind, row.address or row.value),
+                        "unproven": row.proof in wording.UNPROVEN or row.standing == "asserted",
+                    }
+                )
+    return found
+
+
+def add_routes(app: web.Application) -> None:
+    """The inbox's pages, and the commands posted from them."""
+    app.add_routes(routes)
+    app.add_routes(tickets.routes)

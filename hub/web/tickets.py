@@ -1,0 +1,202 @@
+"""What agents post: reply, note, assign, snooze, resolve, reopen, read, retry.
+
+Each runs one command of `hub.conversations.commands`. Our own script gets 204, or 409 with a line to show; a form without
+script gets the page it came from. Either way a refused text stays with the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import tzinfo
+from typing import Any
+
+from aiohttp import web
+
+from hub.conversations import Refusal, commands, history, queries, wording
+from hub.delivery.works import Retry
+from hub.storage.facts import Work
+from hub.storage.writer import StorageBusy
+from hub.web.auth import now_of, read_form, require_agent
+from hub.web.context import HUB
+from hub.web.pages import render
+
+routes = web.RouteTableDef()
+
+MAX_UPLOAD = 25_000_000  # bytes in one reply: what mail providers still accept
+MAX_FILES = 10
+
+
+def number(typed: str | None) -> int | None:
+    """A row's id out of a form or an address, or None."""
+    return int(typed) if typed and typed.isascii() and typed.isdigit() and len(typed) < 18 else None
+
+
+def zone_of(request: web.Request) -> tzinfo:
+    """The agent's time zone, as their browser named it in a cookie."""
+    return wording.zone(request.cookies.get("tz", "UTC"))
+
+
+def _fetched(request: web.Request) -> bool:
+    """Whether our own script asks, which wants a short answer instead of a page."""
+    return "X-CSRF-Token" in request.headers
+
+
+async def _refused(request: web.Request, status: int, reason: str, kept: str = "") -> web.Response:
+    name = "inbox/refusal.html" if _fetched(request) else "inbox/refused.html"
+    return render(request, name, status=status, reason=reason, kept=kept, back=await _back(request))
+
+
+async def _back(request: web.Request) -> str:
+    """Where a form without script returns to: the page it was posted from, if that is one of ours."""
+    typed = (await read_form(request)).get("back", "")
+    ours = re.fullmatch(r"/(inbox/[a-z]+|search)(\?[^\s\\]*)?", typed)
+    ticket_id = request.match_info.get("ticket_id")
+    return typed if ours else f"/inbox/open?ticket={ticket_id}" if ticket_id else "/inbox/open"
+
+
+async def _run(request: web.Request, work: Work[Any], kept: str = "") -> web.Response:
+    """Run a command; a refusal is told in words and the text stays with the agent."""
+    try:
+        await request.app[HUB].writer.run(work)
+    except Refusal as refusal:
+        return await _refused(request, 409, str(refusal), kept)
+    except StorageBusy:
+        busy = "The database is busy and nothing was saved. Your text is still here: try again in a moment."
+        return await _refused(request, 503, busy, kept)
+    if _fetched(request):
+        return web.Response(status=204)
+    return web.Response(status=303, headers={"Location": await _back(request)})
+
+
+async def _ids(request: web.Request) -> tuple[int, int]:
+    """The ticket the path names, and who asks. Raises 404."""
+    ticket_id = int(request.match_info["ticket_id"])
+    await _newest(request, ticket_id)
+    return ticket_id, require_agent(request).agent_id
+
+
+async def _newest(request: web.Request, ticket_id: int) -> int:
+    newest = await request.app[HUB].reader.value(queries.newest_inbound(ticket_id))
+    if newest is None:
+        raise web.HTTPNotFound(text="There is no such ticket.\n")
+    return int(newest)
+
+
+_DRAFT_KEY = re.compile(r"[A-Za-z0-9-]{8,64}")
+
+
+async def _files(request: web.Request) -> list[web.FileField]:
+    return [field for field in (await request.post()).getall("file", []) if isinstance(field, web.FileField) and field.filename]
+
+
+def _draft_key(form: Mapping[str, str]) -> str:
+    typed = form.get("draft_key", "")
+    return typed if _DRAFT_KEY.fullmatch(typed) else secrets.token_hex(16)
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/reply")
+async def reply(request: web.Request) -> web.StreamResponse:
+    """Answer the customer: text and files by the chosen way; `then=resolve` resolves as well."""
+    ticket_id, me = await _ids(request)
+    form = await read_form(request)
+    text = form.get("text", "").replace("\r\n", "\n").strip()
+    files = await _files(request)
+    if len(files) > MAX_FILES:
+        return await _refused(request, 409, f"One message takes at most {MAX_FILES} files.", text)
+    contents = [await asyncio.to_thread(field.file.read) for field in files]
+    if sum(map(len, contents)) > MAX_UPLOAD:
+        return await _refused(
+            request, 409, f"These files are too large together: {wording.size(MAX_UPLOAD)} is the most one message takes.", text
+        )
+    blobs = request.app[HUB].blobs
+    try:
+        stored = tuple(
+            [
+                commands.NewFile(field.filename[-255:], field.content_type[:100], len(data), await asyncio.to_thread(blobs.put, data))
+                for field, data in zip(files, contents, strict=True)
+            ]
+        )
+    except OSError:
+        full = "The files could not be stored (is the disk full?) and nothing was sent. Your text is still here."
+        return await _refused(request, 503, full, text)
+    channel_id, _, identifier_id = form.get("to", "").partition(":")
+    work = commands.Reply(
+        ticket_id,
+        me,
+        text,
+        _draft_key(form),
+        channel_id=number(channel_id),
+        identifier_id=number(identifier_id),
+        attachments=stored,
+        seen_message_id=number(form.get("seen")),
+    )
+    answer = await _run(request, work, kept=text)
+    if answer.status < 400 and form.get("then") == "resolve":
+        closing = await _run(request, commands.Resolve(ticket_id, me))
+        # Resolved already (a second click, or a colleague): the answer went, which is what was asked.
+        return answer if closing.status == 409 else closing
+    return answer
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/note")
+async def note(request: web.Request) -> web.StreamResponse:
+    ticket_id, me = await _ids(request)
+    form = await read_form(request)
+    text = form.get("text", "").replace("\r\n", "\n").strip()
+    if await _files(request):
+        return await _refused(request, 409, "A note cannot carry files yet. Remove them, or send them with a reply.", text)
+    return await _run(request, commands.AddNote(ticket_id, me, text, _draft_key(form)), kept=text)
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/assign")
+async def assign(request: web.Request) -> web.StreamResponse:
+    """Assign to `me`, to an agent's number, or (empty) to nobody."""
+    ticket_id, me = await _ids(request)
+    wanted = (await read_form(request)).get("assignee", "")
+    if wanted and wanted != "me" and number(wanted) is None:
+        return await _refused(request, 409, "There is no such agent.")
+    return await _run(request, commands.Assign(ticket_id, me, me if wanted == "me" else number(wanted)))
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/snooze")
+async def snooze(request: web.Request) -> web.StreamResponse:
+    """Put aside for an `hour`, until `tomorrow` or next `week`, in the agent's own time zone."""
+    ticket_id, me = await _ids(request)
+    form = await read_form(request)
+    until = wording.snooze_until(form.get("for", ""), now_of(request.app[HUB]), zone_of(request))
+    if until is None:
+        return await _refused(request, 409, "Choose how long to snooze: an hour, until tomorrow, or until next week.")
+    return await _run(request, commands.Snooze(ticket_id, me, until))
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/resolve")
+async def resolve(request: web.Request) -> web.StreamResponse:
+    return await _run(request, commands.Resolve(*await _ids(request)))
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/reopen")
+async def reopen(request: web.Request) -> web.StreamResponse:
+    return await _run(request, commands.Reopen(*await _ids(request)))
+
+
+@routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/read")
+async def read(request: web.Request) -> web.StreamResponse:
+    """Note that the agent has read up to a message."""
+    ticket_id, me = await _ids(request)
+    upto = number((await read_form(request)).get("message_id")) or 0
+    # Not beyond what is there: the next message must be new again.
+    return await _run(request, commands.MarkRead(me, ticket_id, min(upto, await _newest(request, ticket_id))))
+
+
+@routes.post(r"/messages/{message_id:[0-9]{1,17}}/retry")
+async def retry(request: web.Request) -> web.StreamResponse:
+    """Send a reply again that failed, or of which nobody knows whether it arrived (then it may arrive twice: the page says so)."""
+    row = await request.app[HUB].reader.first(history.failed_reply(int(request.match_info["message_id"])))
+    if row is None:
+        raise web.HTTPNotFound(text="There is no such message.\n")
+    if row.delivery_id is None:
+        return await _refused(request, 409, "There is nothing to send again: it is on its way, or it has arrived meanwhile.")
+    return await _run(request, Retry(row.delivery_id))
