@@ -1,0 +1,412 @@
+"""The composition root: the only file that knows everybody. It builds the hub from its settings, starts it and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import web
+from pydantic import SecretStr, ValidationError
+
+import connectors
+from hub import agents, keys, reactions, sessions
+from hub.config import ConfigError, Settings, explain
+from hub.contract import Channel, ChannelSettings, Destination, Place, Request, Room, Verdict
+from hub.conversations.commands import WakeSnoozed
+from hub.conversations.desk import AgentDesk
+from hub.conversations.quarantine import SweepUnverified
+from hub.delivery.carriers import CardCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
+from hub.delivery.outbox import Outbox
+from hub.delivery.owed import introduce
+from hub.delivery.tokens import file_token, reply_token
+from hub.holds.ledger import RenewLeases
+from hub.http import GuardedHttp
+from hub.policy import DAY, ChannelRule, Policy
+from hub.storage import migrate
+from hub.storage.blobs import Blobs
+from hub.storage.channels import RegisterChannels
+from hub.storage.reader import sqlite_reader
+from hub.storage.records import Event
+from hub.storage.writer import Clock, SqliteWriter, StorageBusy, wall_clock
+from hub.web import pages, routes
+from hub.web.context import HUB, BoundChannel, Hub
+from hub.web.feed import Feed
+
+if TYPE_CHECKING:
+    from connectors.sandbox.actor import SandboxActor
+    from connectors.sandbox.server import SandboxSecrets
+
+log = structlog.get_logger("hub")
+
+SANDBOX_AGENT = "agent@shop.example"
+
+RENEW_EVERY = 3_600.0  # seconds
+WAKE_EVERY = 5.0
+SWEEP_EVERY = 3_600.0
+FILE_LINK_LIFE = 3_600  # seconds a provider may fetch an outgoing attachment
+DRAIN = 5.0
+
+
+@dataclass(slots=True)
+class Configured:
+    """The connectors a configuration names, built and checked but not yet started."""
+
+    channels: dict[str, tuple[ChannelSettings, Channel, Place]]
+    rooms: dict[str, Room]
+    destinations: dict[str, Destination]
+
+
+def configure(settings: Settings, secret: bytes) -> Configured:
+    """Build every configured connector. Raises ConfigError with a line for each fault, naming the key and the fix."""
+    faults: list[str] = []
+    public_url = settings.server.public_url
+    channels: dict[str, tuple[ChannelSettings, Channel, Place]] = {}
+    for name, entry in settings.channels.items():
+        cls, own = _settings("channels", name, entry, connectors.CHANNELS, faults)
+        if cls is None:
+            continue
+        place = Place(name, f"{public_url}/in/{name}", keys.derive(secret, f"channel:{name}"))
+        channels[name] = (own, cls(own, place), place)
+        site = getattr(own, "site", None)
+        if site is not None and site not in settings.sites:
+            faults.append(f"channels.{name}.site: there is no site {site!r} under `sites`. Add it there, or correct the name.")
+    rooms: dict[str, Room] = {}
+    for name, entry in settings.rooms.items():
+        cls, own = _settings("rooms", name, entry, connectors.ROOMS, faults)
+        if cls is not None:
+            rooms[name] = cls(own, name)
+    destinations: dict[str, Destination] = {}
+    for name, entry in settings.destinations.items():
+        cls, own = _settings("destinations", name, entry, connectors.DESTINATIONS, faults)
+        if cls is not None:
+            destinations[name] = cls(own, name, source=public_url)
+    built = Configured(channels, rooms, destinations)
+    if not faults:
+        faults += sandbox_faults(settings, built)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return built
+
+
+def _settings(kind: str, name: str, entry: dict[str, Any], registry: dict[str, str], faults: list[str]) -> tuple[Any, Any]:
+    where = f"{kind}.{name}"
+    known = registry.get(entry["type"])
+    if known is None:
+        faults.append(f"{where}.type: there is no {entry['type']!r}. One of: {', '.join(sorted(registry))}.")
+        return None, None
+    cls = connectors.load(known)
+    try:
+        return cls, cls.Settings.model_validate(entry)
+    except ValidationError as error:
+        faults += explain(error, where)
+        return None, None
+
+
+def sandbox_faults(settings: Settings, built: Configured) -> list[str]:
+    """The sandbox must never stand beside what reaches real people without somebody having said so. Pure."""
+    everything: list[tuple[str, Any]] = [(f"channels.{name}", channel) for name, (_, channel, _) in built.channels.items() if channel.live]
+    everything += [(f"rooms.{name}", room) for name, room in built.rooms.items()]
+    everything += [(f"destinations.{name}", destination) for name, destination in built.destinations.items()]
+    real = [where for where, one in everything if not one.is_sandbox()]
+    pretended = [where for where, one in everything if one.is_sandbox()]
+    if settings.sandbox.enabled and real and not settings.sandbox.beside_real:
+        return [
+            f"sandbox.enabled: the sandbox is on beside {', '.join(real)}, which reach real people. "
+            "Set sandbox.enabled to false, or sandbox.beside_real to true if you mean it."
+        ]
+    if not settings.sandbox.enabled and pretended:
+        return [
+            f"{where}: points at a loopback address but the sandbox is off. Give it the provider's own, or turn sandbox.enabled on."
+            for where in pretended
+        ]
+    return []
+
+
+def sandbox_secrets(settings: Settings) -> SandboxSecrets:
+    """What the stand-in providers must share with the channels that speak to them, taken from those channels' settings."""
+    from connectors.sandbox.server import SandboxSecrets
+
+    def first(entries: dict[str, dict[str, Any]], *types: str) -> dict[str, Any]:
+        return next((entry for entry in entries.values() if entry["type"] in types), {})
+
+    twilio = first(settings.channels, "twilio_whatsapp", "twilio_sms")
+    mail = first(settings.channels, "email_raw")
+    slack = first(settings.rooms, "slack")
+    site = next(iter(settings.sites.values()), None)
+    return SandboxSecrets(
+        twilio_account_sid=str(twilio.get("account_sid", "")),
+        twilio_auth_token=str(twilio.get("auth_token", "")),
+        mail_username=str(mail.get("username", "")),
+        mail_password=str(mail.get("password", "")),
+        slack_signing_secret=str(slack.get("signing_secret", "")),
+        slack_bot_token=str(slack.get("bot_token", "")),
+        webhook_secret=str(first(settings.destinations, "webhook").get("secret", "")),
+        site_key=site.key.get_secret_value() if site else "",
+        site_audience=site.audience if site else "",
+    )
+
+
+def sandbox_token(secret: bytes) -> str:
+    """The sandbox marketing tool's API token: derived, so that every start has the same one and none is left behind."""
+    return "hub_" + base64.urlsafe_b64encode(keys.derive(secret, "sandbox marketing tool")).decode().rstrip("=")
+
+
+def _key_digest(secret: bytes, own: ChannelSettings) -> str:
+    """Changes when the channel's credentials change: then nothing has verified under the new ones yet."""
+    secrets_of = {name: value.get_secret_value() for name, value in own if isinstance(value, SecretStr)}
+    return hashlib.sha256(secret + json.dumps(secrets_of, sort_keys=True).encode()).hexdigest()
+
+
+class Running:
+    """A started hub: its parts, its server, and how to stop it without losing what was accepted."""
+
+    def __init__(self, settings: Settings, clock: Clock = wall_clock, *, serving: bool = True) -> None:
+        self.settings = settings
+        self._serving = serving
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lock: IO[str] | None = None
+        self._runner: web.AppRunner | None = None
+        # Why the writer ended by itself. Nothing is stored any more then, so whoever runs this must end too.
+        self.died: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.sandbox: SandboxActor | None = None
+        self.hub: Hub
+        self.port = 0
+
+    async def start(self) -> None:
+        """Migrate, open the database, build the connectors, listen. Raises ConfigError, DatabaseInUse, DatabaseTooNew or OSError."""
+        settings = self.settings
+        secret = keys.load_secret(settings.storage.secret_file)
+        built = configure(settings, secret)
+        for name in keyless(built):
+            log.error("no key to verify with: every delivery is refused until config.yaml names one", channel=name)
+        settings.storage.database.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = migrate.lock(settings.storage.database)
+        try:
+            await asyncio.to_thread(migrate.migrate, settings.storage.database)
+            await self._open(built, secret)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _open(self, built: Configured, secret: bytes) -> None:
+        settings = self.settings
+        feed = Feed(await asyncio.to_thread(migrate.newest_event, settings.storage.database))
+        outbox: Outbox | None = None
+
+        def on_commit(events: Sequence[Event], owes: bool) -> None:
+            if events:
+                feed.publish(events)
+            if owes and outbox is not None:
+                outbox.wake()
+
+        writer = SqliteWriter(settings.storage.database, Policy(), reactions.react, on_commit, self._clock, self.died.set_result)
+        self._writer = writer
+        states = await writer.run(RegisterChannels(tuple((name, _key_digest(secret, own)) for name, (own, _, _) in built.channels.items())))
+        channels = {}
+        for name, (own, connector, place) in built.channels.items():
+            state = states[name]
+            mails = "email" in connector.reaches
+            rule = ChannelRule(
+                state.id, name, connector.label, own.brand, connector.reaches, connector.idempotent, mails, getattr(own, "site", "")
+            )
+            channels[name] = BoundChannel(rule, place, connector, state, observes=own.signature == "observe")
+        policy = Policy(
+            reopen_within=int(settings.conversations.reopen_within_days * DAY),
+            hold_lease=int(settings.holds.lease_days * DAY),
+            hold_renew_under=int(settings.holds.renew_under_days * DAY),
+            rooms=tuple(built.rooms),
+            destinations=tuple(built.destinations),
+            channels={bound.rule.id: bound.rule for bound in channels.values()},
+            mail_domain=settings.server.public_url.partition("//")[2].partition("/")[0].partition(":")[0],
+        )
+        writer.policy = policy
+        reader = sqlite_reader(settings.storage.database)
+        self._reader = reader
+        blobs = Blobs(settings.storage.files)
+        self._http = http = GuardedHttp(self._allowed_hosts())
+        public_url = settings.server.public_url
+
+        def file_url(attachment_id: str) -> str:
+            return f"{public_url}/files/{file_token(secret, attachment_id, int(time.time()) + FILE_LINK_LIFE)}"
+
+        outbox = Outbox(
+            writer,
+            {
+                "reply": ReplyCarrier(channels, reader, blobs, http, lambda t, i: reply_token(secret, t, i), file_url),
+                "card": CardCarrier(built.rooms, reader, {b.rule.id: b.rule.label for b in channels.values()}, public_url),
+                "hold": HoldCarrier(built.destinations, http, self._clock),
+                "media": MediaCarrier(channels, reader, blobs, http),
+            },
+        )
+        self.hub = hub = Hub(
+            settings=settings,
+            policy=policy,
+            writer=writer,
+            reader=reader,
+            blobs=blobs,
+            feed=feed,
+            pages=pages.environment(),
+            secret=secret,
+            channels=channels,
+            rooms=built.rooms,
+            desk=AgentDesk(writer, reader),
+            outbox=outbox,
+        )
+        if not self._serving:
+            return
+        app = routes.build(hub)
+        if settings.sandbox.enabled:
+            await self._start_sandbox(app)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN, handle_signals=False)
+        app.on_shutdown.append(_close_streams)
+        await self._introduce_destinations()
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, settings.server.host, settings.server.port, backlog=1_024)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        if self.sandbox is not None:
+            self.sandbox.hub_url = f"http://127.0.0.1:{self.port}"
+            await self.sandbox.start()
+        await outbox.start()
+        self._every(RENEW_EVERY, self._renew_leases)
+        self._every(WAKE_EVERY, self._wake_snoozed)
+        self._every(SWEEP_EVERY, self._sweep_logins)
+        self._every(SWEEP_EVERY, self._sweep_quarantine)
+
+    def _allowed_hosts(self) -> list[str]:
+        allowed = list(self.settings.allowed_hosts)
+        if self.settings.sandbox.enabled:
+            allowed += [f"{host}:{self.settings.sandbox.port}" for host in ("127.0.0.1", "localhost")]
+        return allowed
+
+    async def _start_sandbox(self, app: web.Application) -> None:
+        from connectors.sandbox.actor import SandboxActor
+        from connectors.sandbox.demo import SandboxDemo
+        from connectors.sandbox.server import SandboxServer
+        from hub.web import sandbox as sandbox_pages
+
+        settings, hub = self.settings, self.hub
+        server = SandboxServer(port=settings.sandbox.port, smtp_port=settings.sandbox.smtp_port, secrets=sandbox_secrets(settings))
+        # Listening port and public address are known once the hub itself listens.
+        self.sandbox = SandboxActor(server, hub_url="", public_url=settings.server.public_url)
+        await server.start()
+        token = sandbox_token(hub.secret)
+        if await agents.token_of(hub.reader, keys.digest(token)) is None:
+            await hub.writer.run(agents.CreateApiToken("Sandbox marketing tool", keys.digest(token)))
+        sandbox_pages.add_routes(app, SandboxDemo(self.sandbox, token), login=SANDBOX_AGENT)
+
+    def _every(self, seconds: float, work: Callable[[], Any]) -> None:
+        async def repeat() -> None:
+            while True:
+                try:
+                    await work()
+                except StorageBusy as error:
+                    log.warning("housekeeping put off", work=work.__name__, error=str(error))
+                except Exception:
+                    log.exception("housekeeping failed", work=work.__name__)
+                await asyncio.sleep(seconds)
+
+        self._tasks.append(asyncio.create_task(repeat(), name=work.__name__))
+
+    async def _introduce_destinations(self) -> None:
+        # Before anybody can write: from then on the ordinary way tells the new ones too.
+        try:
+            await introduce(self.hub.policy.destinations, self._reader, self._writer)
+        except StorageBusy as error:
+            log.warning("new destinations not told of present holds; the next start or renewal tells them", error=str(error))
+
+    async def _renew_leases(self) -> None:
+        # 500 leases a unit of work, so that no one waits long behind it.
+        renewed = 1
+        while renewed:
+            renewed = await self._writer.run(RenewLeases(self._clock() + self.hub.policy.hold_renew_under))
+
+    async def _wake_snoozed(self) -> None:
+        await self._writer.run(WakeSnoozed(self._clock()))
+
+    async def _sweep_logins(self) -> None:
+        await sessions.sweep_logins(self._reader, self._writer, self._clock())
+
+    async def _sweep_quarantine(self) -> None:
+        await self._writer.run(SweepUnverified(tuple(self.hub.policy.channels)))
+
+    async def stop(self) -> None:
+        """Take no new work, end the streams, finish what was accepted, give leases back, close the database."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        hub = getattr(self, "hub", None)
+        if hub is not None:
+            for room in hub.rooms.values():
+                await room.close()
+            await hub.outbox.stop(DRAIN)
+        if self.sandbox is not None:
+            await self.sandbox.close()
+            await self.sandbox.server.stop()
+        for name in ("_http", "_reader", "_writer"):
+            part = getattr(self, name, None)
+            if part is not None:
+                await part.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+async def _close_streams(app: web.Application) -> None:
+    # A stream left open would keep the server from stopping until its patience runs out.
+    app[HUB].feed.close()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, clock: Clock = wall_clock) -> Any:
+    """A started hub for the length of a `with` block."""
+    hub = Running(settings, clock)
+    await hub.start()
+    try:
+        yield hub
+    finally:
+        await hub.stop()
+
+
+def keyless(built: Configured) -> list[str]:
+    """The channels that hold no key to verify with: they answer 503 to every delivery."""
+    empty = Request("POST", "", {}, b"")
+    return [name for name, (_, channel, _) in built.channels.items() if channel.verify(empty, 0) is Verdict.NO_KEY]
+
+
+def webhook_urls(settings: Settings, built: Configured) -> list[tuple[str, str]]:
+    """What to paste at each provider: (where, URL)."""
+    lines = [(f"{channel.label} ({name})", place.inbound_url) for name, (_, channel, place) in built.channels.items()]
+    lines += [(f"Room {name}: interactivity request URL", f"{settings.server.public_url}/rooms/{name}") for name in built.rooms]
+    return lines
+
+
+# What a connector insists on but parsing does not need.
+FILLERS: dict[str, dict[str, Any]] = {
+    "twilio_sms": {"address": "+15550100002", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
+    "twilio_whatsapp": {"address": "+15550100001", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
+    "email_sendgrid": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    "email_raw": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    "webchat": {"site": "shop"},
+}
+
+
+def lone_channel(type_: str, settings: dict[str, Any]) -> Channel:
+    """One connector apart from any configuration, to show what it makes of a recorded request. Raises ConfigError."""
+    faults: list[str] = []
+    cls, own = _settings("channels", "recorded", {"type": type_, **FILLERS.get(type_, {}), **settings}, connectors.CHANNELS, faults)
+    if cls is None:
+        raise ConfigError("\n".join(faults))
+    built: Channel = cls(own, Place("recorded", "http://localhost/in/recorded", b"recorded"))
+    return built

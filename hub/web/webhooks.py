@@ -1,0 +1,269 @@
+"""The providers' doorway: `POST /in/{channel}` and `POST /rooms/{room}`.
+
+Verify, parse, ingest, answer: the answer is given after COMMIT and never before. What each provider is told in each case
+decides whether it tries again; the cases are those of each connector's `answers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+from aiohttp import web
+from sqlalchemy import select
+
+from hub.contract import Answer, Attachment, Inbound, InboundMessage, Request, Unparseable, Verdict
+from hub.conversations.ingest import Ingest, Item, Outcome, Raw, StoredFile, item
+from hub.conversations.quarantine import OVERSIZE, SIGNATURE, UNPARSEABLE, Keep, Settle, Verified
+from hub.customers.resolution import NoSender
+from hub.delivery.tokens import reply_token_names
+from hub.storage.tables import metadata
+from hub.storage.writer import StorageBusy
+from hub.web.context import HUB, BoundChannel, Hub
+
+log = structlog.get_logger("hub.webhooks")
+routes = web.RouteTableDef()
+
+HARD_CAP = 40_000_000  # bytes; above the 30 MB that SendGrid sends at most
+IN_ROW = 64_000  # a larger body goes to the blob store
+UNVERIFIED_KEPT = 1_000_000  # bytes; of a larger body that nobody signed only the fact is kept: 1,000 of them must fit on the disk
+PATIENCE = 2.0  # seconds until a provider is told to come back
+# The same for a body above IN_ROW: asked to come back, a large mail would take as long the next time and be lost in the end.
+LARGE_PATIENCE = 20.0
+READING = 8.0  # seconds one large body may take to be understood; beyond that it is kept as it came
+REPLAY_READING = 120.0  # an administrator waits longer
+# Headers worth keeping beside the raw request. Credentials are never kept.
+KEPT_HEADERS = ("content-type", "user-agent", "i-twilio-idempotency-token", "x-twilio-signature", "x-request-id")
+
+
+async def _body(request: web.Request) -> bytes | None:
+    """The whole body, or None when it is larger than we take."""
+    if (request.content_length or 0) > HARD_CAP:
+        return None
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > HARD_CAP:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def as_seen(request: web.Request, body: bytes, public_url: str) -> Request:
+    """The request as its sender addressed it: our configured public address, the raw path and query, plain headers."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return Request(request.method, public_url + request.raw_path, headers, body)
+
+
+@routes.post("/in/{channel}")
+async def inbound(request: web.Request) -> web.Response:
+    hub = request.app[HUB]
+    bound = hub.channels.get(request.match_info["channel"])
+    if bound is None:
+        return web.Response(status=404, text="There is no such channel.")
+    body = await _body(request)
+    if body is None:
+        return await _too_big(hub, bound, request)
+    seen = as_seen(request, body, hub.settings.server.public_url)
+    try:
+        async with asyncio.timeout(PATIENCE if len(body) <= IN_ROW else LARGE_PATIENCE):
+            answer = await receive(hub, bound, seen)
+    except (StorageBusy, TimeoutError, OSError) as error:
+        log.warning("webhook not stored", channel=bound.rule.name, error=str(error) or "too slow")
+        return web.Response(status=503, text="Not stored. Try again.", headers={"Retry-After": "2"})
+    return web.Response(status=answer.status, text=answer.body, content_type=answer.content_type)
+
+
+async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
+    """One webhook from verification to COMMIT. Raises StorageBusy or OSError where nothing was stored."""
+    connector = bound.connector
+    verdict = connector.verify(seen, time.time())
+    if verdict is Verdict.NO_KEY:
+        log.error("no key to verify with; nothing accepted", channel=bound.rule.name)
+        return Answer(503, f"The channel {bound.rule.name} has no key to verify this with. Set it in config.yaml.")
+    observing = bound.observes and bound.state.verified_at is None
+    if verdict is not Verdict.GOOD and not observing:
+        await hub.writer.run(await _keep(hub, bound, seen, SIGNATURE, f"The signature is {_WORDS[verdict]}."))
+        answers = connector.answers
+        unproven = answers.bad_signature_until_verified if bound.state.verified_at is None else None
+        return Answer(unproven or answers.bad_signature, "The signature does not verify.")
+    trusted = verdict is Verdict.GOOD
+    fault, _ = await _understand(hub, bound, seen, verdict)
+    if fault:
+        # What did not verify when it came must do so before it is replayed: nobody's word may gain weight by being unreadable.
+        kind = UNPARSEABLE if trusted else SIGNATURE
+        await hub.writer.run(await _keep(hub, bound, seen, kind, fault, whole=True))
+    if trusted and bound.state.verified_at is None:
+        bound.state = await hub.writer.run(Verified(bound.state))
+    return connector.answers.ok
+
+
+_WORDS = {Verdict.BAD: "wrong", Verdict.UNSIGNED: "missing"}
+
+
+async def _parse(bound: BoundChannel, seen: Request, seconds: float) -> Sequence[Inbound]:
+    """What the connector makes of a request. Raises Unparseable, also for a large one that takes longer than so many seconds."""
+    if len(seen.body) <= IN_ROW:
+        return bound.connector.parse(seen)
+    # A large mail takes a second to read, a strange one longer: not in the loop that answers everybody.
+    reading = asyncio.ensure_future(asyncio.to_thread(bound.connector.parse, seen))
+    done, _ = await asyncio.wait((reading,), timeout=seconds)
+    if not done:
+        reading.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody waits for it any more
+        raise Unparseable(
+            f"Its {len(seen.body) / 1_000_000:.0f} MB take longer than {seconds:g} s to read. Replay it: then more time is given."
+        )
+    return reading.result()
+
+
+async def _understand(
+    hub: Hub, bound: BoundChannel, seen: Request, verdict: Verdict, seconds: float = READING
+) -> tuple[str, Outcome | None]:
+    """Parse and ingest: why that could not be done, or the outcome. Raises StorageBusy or OSError where trying again may help."""
+    try:
+        said = await _parse(bound, seen, seconds)
+        return "", await ingest(hub, bound, said, trusted=verdict is Verdict.GOOD, raw=await _raw(hub, seen, verdict))
+    except Unparseable as error:
+        return str(error) or "It cannot be read.", None
+    except NoSender:
+        return "The sender's address is none that could be answered.", None
+    except (StorageBusy, OSError):
+        raise
+    except Exception as error:
+        # Whatever our code did not foresee must not become a crash loop at the provider's expense.
+        log.exception("not understood; kept in quarantine", channel=bound.rule.name)
+        return f"Our own code failed ({type(error).__name__}). Replay after a fix.", None
+
+
+async def ingest(hub: Hub, bound: BoundChannel, said: Sequence[Inbound], *, trusted: bool, raw: Raw | None) -> Outcome:
+    """Store what was said: files first, synced, then everything in one commit."""
+    items = tuple([await _prepare(hub, one, trusted) for one in said])
+    return await hub.writer.run(Ingest(bound.rule.id, items, raw))
+
+
+async def accept(hub: Hub, bound: BoundChannel, items: Sequence[Inbound]) -> None:
+    """Ingest what a channel of our own proved itself (a visitor who signed in). Raises StorageBusy."""
+    await ingest(hub, bound, items, trusted=True, raw=None)
+
+
+async def _prepare(hub: Hub, said: Inbound, trusted: bool) -> Item:
+    if not isinstance(said, InboundMessage) or not (said.attachments or said.reply_token):
+        return item(said, trusted)
+    files = tuple([await _store(hub, attachment) for attachment in said.attachments])
+    return item(said, trusted, files, reply_token_names(hub.secret, said.reply_token) if said.reply_token else None)
+
+
+async def _store(hub: Hub, attachment: Attachment) -> StoredFile:
+    sha256 = await asyncio.to_thread(hub.blobs.put, attachment.data) if attachment.data is not None else ""
+    return StoredFile(
+        secrets.token_hex(16),
+        attachment.name,
+        attachment.content_type,
+        len(attachment.data or b""),
+        sha256,
+        attachment.content_id,
+        attachment.inline,
+        attachment.url,
+    )
+
+
+async def _raw(hub: Hub, seen: Request, verdict: Verdict) -> Raw:
+    body, sha256 = await _kept_body(hub, seen.body)
+    return Raw(hub.writer.clock(), verdict.value, seen.method, seen.url, _kept_headers(seen.headers), body, sha256)
+
+
+async def _kept_body(hub: Hub, body: bytes) -> tuple[bytes | None, str]:
+    return (body, "") if len(body) <= IN_ROW else (None, await asyncio.to_thread(hub.blobs.put, body))
+
+
+def _kept_headers(headers: Mapping[str, str], names: Sequence[str] = KEPT_HEADERS) -> str:
+    return json.dumps({name: headers[name] for name in names if name in headers})
+
+
+async def _keep(hub: Hub, bound: BoundChannel, seen: Request, kind: str, reason: str, *, whole: bool = False) -> Keep:
+    """The request as quarantine keeps it: `whole` where its sender is told that we have it."""
+    body: bytes | None = seen.body
+    sha256 = ""
+    if whole:
+        body, sha256 = await _kept_body(hub, seen.body)
+    elif kind == OVERSIZE:
+        body = None
+    elif len(seen.body) > UNVERIFIED_KEPT:
+        body = None
+        reason = f"{reason} Its {len(seen.body) / 1_000_000:.1f} MB were not kept, since nothing proves who sent them."
+    # A quarantined request is verified again when it is replayed, so whatever signs it must stay; no page shows it.
+    headers = {name: value for name, value in seen.headers.items() if name not in ("cookie", "proxy-authorization")}
+    # What a proxy adds (a trace id, a time) differs from one try of the same request to the next; what proves it does not.
+    proving = sorted(name for name in headers if name in ("authorization", "content-type") or "signature" in name)
+    digest = hashlib.sha256(b"\0".join([seen.url.encode(), _kept_headers(headers, proving).encode(), seen.body])).hexdigest()
+    return Keep(
+        channel_id=bound.rule.id,
+        kind=kind,
+        reason=reason,
+        method=seen.method,
+        url=seen.url,
+        headers=json.dumps(headers),
+        body=body,
+        body_sha256=sha256,
+        digest=digest,
+    )
+
+
+async def _too_big(hub: Hub, bound: BoundChannel, request: web.Request) -> web.Response:
+    size = request.content_length or HARD_CAP
+    seen = as_seen(request, b"", hub.settings.server.public_url)
+    try:
+        reason = f"A request of {size / 1_000_000:.0f} MB was refused; we take {HARD_CAP // 1_000_000} MB."
+        await hub.writer.run(await _keep(hub, bound, seen, OVERSIZE, reason))
+    except StorageBusy:
+        return web.Response(status=503, headers={"Retry-After": "2"})
+    return web.Response(status=bound.connector.answers.too_big, text="Too big.")
+
+
+@routes.post("/rooms/{room}")
+async def room(request: web.Request) -> web.Response:
+    hub = request.app[HUB]
+    found = hub.rooms.get(request.match_info["room"])
+    if found is None:
+        return web.Response(status=404, text="There is no such room.")
+    body = await _body(request)
+    if body is None:
+        return web.Response(status=413)
+    answer = await found.handle(as_seen(request, body, hub.settings.server.public_url), hub.desk)
+    return web.Response(status=answer.status, text=answer.body, content_type=answer.content_type)
+
+
+async def replay(hub: Hub, quarantine_id: int) -> str:
+    """Try a quarantined request again, after a fix; says in plain words what happened. A bad signature must verify now."""
+    table = metadata.tables["quarantine"]
+    row = await hub.reader.first(select(table).where(table.c.id == quarantine_id))
+    if row is None:
+        return f"There is no quarantined request {quarantine_id}."
+    bound = hub.channel(row.channel_id)
+    if bound is None:
+        return "Its channel is no longer configured. Add it to config.yaml, then replay."
+    try:
+        body = row.body if row.body is not None else await asyncio.to_thread(hub.blobs.get, row.body_sha256)
+    except (OSError, ValueError):
+        return "Its body was not kept (too big, or gone from the file store): there is nothing to replay. Ask its sender for it again."
+    seen = Request(row.method, row.url, json.loads(row.headers), body)
+    verdict = Verdict.GOOD if row.kind == UNPARSEABLE else bound.connector.verify(seen, row.received_at / 1_000_000)
+    if verdict is not Verdict.GOOD:
+        return f"Its signature is still {_WORDS.get(verdict, 'not verifiable')}. Check the channel's token, then replay."
+    try:
+        fault, outcome = await _understand(hub, bound, seen, verdict, REPLAY_READING)
+        if outcome is not None:
+            await hub.writer.run(Settle(quarantine_id, "replayed"))
+    except (StorageBusy, OSError) as error:
+        return f"Not stored: {error} It still waits here; replay it again in a moment (nothing is doubled)."
+    if outcome is None:
+        return f"Still not understood: {fault}"
+    if outcome.stored:
+        return "Replayed: the message is in its conversation."
+    return "Replayed: it was known already, nothing is doubled." if outcome.duplicates else "Replayed."

@@ -1,0 +1,151 @@
+"""The `hub` command, run as people and scripts run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hub import keys
+from hub.cli import main
+from hub.storage import migrate
+from tests.conftest import ROOT, sandbox_config
+
+MAIL = (
+    b"From: Ada <ada@example.com>\r\nTo: support+tok.en@shop.example\r\nSubject: Hello\r\nMessage-ID: <1@example.com>\r\n"
+    b"Authentication-Results: mx.shop.example; dmarc=pass header.from=example.com\r\n\r\nWhere is it?\r\n"
+)
+
+
+def run(*arguments: str, expect: int = 0) -> str:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == expect, result.output
+    return result.output
+
+
+def test_check_prints_the_urls_to_paste(tmp_path: Path) -> None:
+    said = run("check", "--config", str(sandbox_config(tmp_path)))
+    for name in ("whatsapp", "sms", "email", "chat"):
+        assert f"/in/{name}" in said
+    assert "/rooms/slack" in said
+
+
+def test_check_names_what_to_mend_and_exits_1(tmp_path: Path) -> None:
+    path = sandbox_config(tmp_path)
+    path.write_text(path.read_text().replace("auth_token:", "auth_tokn:"))
+    assert "channels.whatsapp.auth_tokn: there is no such setting" in run("check", "--config", str(path), expect=1)
+
+
+def test_serve_says_what_to_mend_in_a_line_and_not_in_a_traceback(tmp_path: Path) -> None:
+    path = sandbox_config(tmp_path)
+    shipped = path.read_text()
+    path.write_text(shipped.replace("type: webhook", "type: webhok"))
+    assert run("serve", "--config", str(path), expect=1) == "hub: destinations.marketing.type: there is no 'webhok'. One of: webhook.\n"
+    path.write_text(shipped)
+    with migrate.lock(tmp_path / "data" / "hub.db"):
+        assert "is open in another hub process. Stop that one first." in run("serve", "--config", str(path), expect=1)
+
+
+def test_a_file_that_is_no_database_is_named_by_every_command(tmp_path: Path) -> None:
+    path = sandbox_config(tmp_path)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "hub.db").write_bytes(b"a picture of a cat" * 100)
+    for command in (("check",), ("serve",), ("migrate",), ("agents", "list")):
+        assert "hub.db cannot be read as a database" in run(*command, "--config", str(path), expect=1)
+
+
+def test_check_names_a_channel_that_could_verify_nothing(tmp_path: Path) -> None:
+    path = sandbox_config(tmp_path)
+    path.write_text(path.read_text().replace("    password: sandbox-only-mail-password\n", "", 1))
+    assert "channels.email: has no key to verify deliveries with" in run("check", "--config", str(path), expect=1)
+
+
+@pytest.mark.parametrize("held", [b"", b"c2hvcnQ=", b"\xff not base64", b"A" * 400], ids=["empty", "short", "noise", "long"])
+def test_a_damaged_secret_stops_every_command_instead_of_signing_with_nothing(held: bytes, tmp_path: Path) -> None:
+    path = sandbox_config(tmp_path)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "secret").write_bytes(held)
+    for command in (("check",), ("serve",), ("agents", "list")):
+        assert "holds no secret of ours" in run(*command, "--config", str(path), expect=1)
+    assert (tmp_path / "data" / "secret").read_bytes() == held, "nothing was changed"
+
+
+def test_the_secret_is_made_once_whoever_asks_first(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(keys.load_secret, [tmp_path / "data" / "secret"] * 32))
+    assert len(made) == 1
+    assert [len(secret) for secret in made] == [32]
+    (file,) = (tmp_path / "data").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_agents_and_tokens_are_made_by_command(tmp_path: Path) -> None:
+    config = ("--config", str(sandbox_config(tmp_path)))
+    run("agents", "add", "kim@shop.example", "--role", "admin", "--password", "a long enough pass phrase", *config)
+    assert "kim@shop.example" in run("agents", "list", *config)
+    assert "12 characters" in run("agents", "add", "lee@shop.example", "--password", "short", *config, expect=1)
+    assert run("tokens", "add", "campaigns", *config).splitlines()[-1].startswith("hub_")
+    assert run("quarantine", "list", *config).strip().splitlines()[-1:] in ([], [""]) or "kind" not in run("quarantine", "list", *config)
+    run("deliveries", "list", *config)
+    assert "There is no delivery 7" in run("deliveries", "retry", "7", *config, expect=1)
+
+
+def test_migrate_says_where_the_database_stands(tmp_path: Path) -> None:
+    config = ("--config", str(sandbox_config(tmp_path)))
+    assert "brought at step" in run("migrate", *config)
+    assert "was already at step" in run("migrate", *config)
+
+
+def test_init_writes_the_shipped_configuration_once(tmp_path: Path) -> None:
+    target = tmp_path / "config.yaml"
+    run("init", str(target))
+    assert target.read_bytes() == (ROOT / "config.yaml").read_bytes()
+    assert "Nothing was written" in run("init", str(target), expect=1)
+
+
+def test_mail_parse_shows_what_ingest_would_make_of_a_mail(tmp_path: Path) -> None:
+    file = tmp_path / "mail.eml"
+    file.write_bytes(MAIL)
+    (said,) = json.loads(run("mail", "parse", str(file), "--authserv-id", "mx.shop.example"))
+    assert said["kind"] == "InboundMessage"
+    assert said["claims"][0] == {"kind": "email", "value": "ada@example.com", "proof": "dmarc", "site": ""} | {
+        "kind": said["claims"][0]["kind"]
+    }
+    assert said["reply_token"] == "tok.en"
+
+
+def test_webhook_parse_shows_verdict_and_items(tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    body = "MessageSid=SM00000000000000000000000000000001&From=%2B12025550123&To=%2B15550100002&Body=Hi&NumMedia=0"
+    file.write_text(json.dumps({"method": "POST", "path": "/in/sms", "content_type": "application/x-www-form-urlencoded", "body": body}))
+    (said,) = json.loads(run("webhook", "parse", "twilio_sms", str(file), "--secret", "auth_token=t"))
+    assert said["verdict"] == "unsigned"
+    assert said["items"][0]["text"] == "Hi"
+
+
+@pytest.mark.process
+def test_help_loads_no_database_library() -> None:
+    code = (
+        "import sys; from hub.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'sqlmodel', 'sqlalchemy', 'aiohttp'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=dict(os.environ), capture_output=True, timeout=60)
+
+
+def test_check_writes_nothing_and_what_the_hub_writes_is_its_own(tmp_path: Path) -> None:
+    """A secret made by `sudo hub check` could keep the service itself from starting."""
+    config = sandbox_config(tmp_path)
+    run("check", "--config", str(config))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    run("migrate", "--config", str(config))
+    database = tmp_path / "data" / "hub.db"
+    assert oct(database.stat().st_mode & 0o777) == "0o600"
+    assert oct(database.parent.stat().st_mode & 0o777) == "0o700"
