@@ -1,0 +1,224 @@
+"""Twilio's Messages API as far as the connectors use it (https://www.twilio.com/docs/messaging/api/message-resource), on loopback."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+import secrets
+import struct
+import zlib
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from connectors.sandbox.state import MailFile, SandboxState, TwilioMessage
+
+_ADDRESS = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}")
+_SENDER = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}|[0-9]{5,6}|[A-Za-z0-9 ]{1,11}")
+
+# https://www.twilio.com/docs/api/errors, in Twilio's own words.
+_ERRORS = {
+    20003: (401, "Authenticate"),
+    20404: (404, "The requested resource was not found"),
+    20429: (429, "Too Many Requests"),
+    21211: (400, "Invalid 'To' Phone Number: {0}"),
+    21212: (400, "Invalid From Number (caller ID): {0}"),
+    21602: (400, "Message body is required."),
+    21603: (400, "A 'From' phone number is required."),
+    21604: (400, "A 'To' phone number is required."),
+    21609: (400, "Invalid 'StatusCallback' URL: {0}"),
+    21617: (400, "The concatenated message body exceeds the 1600 character limit"),
+    21910: (400, "Invalid From and To pair. From and To should be of the same channel"),
+}
+
+
+class TwilioStandIn:
+    """Takes messages, keeps them for the phone, and hands out the pictures people sent."""
+
+    def __init__(self, state: SandboxState, account_sid: str, auth_token: str) -> None:
+        self._state = state
+        self._sid = account_sid
+        self._credentials = b"Basic " + base64.b64encode(f"{account_sid}:{auth_token}".encode())
+
+    def add_routes(self, app: web.Application) -> None:
+        account = "/2010-04-01/Accounts/{account}"
+        app.router.add_post(account + "/Messages.json", self.create)
+        app.router.add_get(account + "/Messages.json", self.list)
+        app.router.add_get(account + "/Messages/{sid}.json", self.read)
+        app.router.add_get(account + "/Messages/{sid}/Media/{media}", self.media)
+        app.router.add_get("/twilio-cdn/{media}", self.cdn)
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Accept one message: 201 with the resource, as Twilio answers, or its error with its code."""
+        if denied := self._denied(request):
+            return denied
+        form = await request.post()
+        failure = self._state.take_failure("twilio")
+        if failure is not None and failure.status != "drop":
+            return _failed(failure.status, failure.retry_after)
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        media = tuple(str(value) for value in form.getall("MediaUrl", []))
+        if wrong := _check(fields, media):
+            return wrong
+        message = TwilioMessage(
+            order=self._state.next_order(),
+            at=self._state.clock(),
+            sid=("MM" if media else "SM") + secrets.token_hex(16),
+            to=fields["To"],
+            from_=fields.get("From") or fields["MessagingServiceSid"],
+            body=fields.get("Body", ""),
+            media_urls=media,
+            status_callback=fields.get("StatusCallback", ""),
+        )
+        self._state.twilio_messages.append(message)
+        self._state.changed()
+        if failure is not None:
+            return hang_up(request)
+        return web.json_response(self._resource(message), status=201)
+
+    async def read(self, request: web.Request) -> web.StreamResponse:
+        """One message by its sid."""
+        if denied := self._denied(request):
+            return denied
+        for message in self._state.twilio_messages:
+            if message.sid == request.match_info["sid"]:
+                return web.json_response(self._resource(message))
+        return _error(20404)
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """Messages, newest first, narrowed by `To` and `From` as Twilio's list is."""
+        if denied := self._denied(request):
+            return denied
+        wanted = request.query
+        found = [
+            self._resource(message)
+            for message in reversed(self._state.twilio_messages)
+            if wanted.get("To", message.to) == message.to and wanted.get("From", message.from_) == message.from_
+        ]
+        size = min(max(int(wanted.get("PageSize", "50")), 1), 1000) if wanted.get("PageSize", "50").isdigit() else 50
+        path = f"/2010-04-01/Accounts/{self._sid}/Messages.json"
+        page = {"messages": found[:size], "page": 0, "page_size": size, "start": 0, "end": len(found[:size]), "uri": path}
+        return web.json_response(page | {"first_page_uri": path, "next_page_uri": None, "previous_page_uri": None})
+
+    async def media(self, request: web.Request) -> web.StreamResponse:
+        """Lead on to the media store, as Twilio does (https://www.twilio.com/docs/messaging/api/media-resource)."""
+        if denied := self._denied(request):
+            return denied
+        if (failure := self._state.take_failure("media")) is not None:
+            return hang_up(request) if failure.status == "drop" else _failed(failure.status, failure.retry_after)
+        if request.match_info["media"] not in self._state.media:
+            return _error(20404)
+        raise web.HTTPTemporaryRedirect(f"/twilio-cdn/{request.match_info['media']}")
+
+    async def cdn(self, request: web.Request) -> web.StreamResponse:
+        """The file itself. Its address is the secret, so there are no credentials."""
+        file = self._state.media.get(request.match_info["media"])
+        if file is None:
+            raise web.HTTPNotFound
+        headers = {"Content-Type": file.content_type, "X-Content-Type-Options": "nosniff"}
+        return web.Response(body=file.data, headers=headers | {"Content-Disposition": f'inline; filename="{file.name}"'})
+
+    def _denied(self, request: web.Request) -> web.StreamResponse | None:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._credentials):
+            return _error(20003)
+        return None if request.match_info["account"] == self._sid else _error(20404)
+
+    def _resource(self, message: TwilioMessage) -> dict[str, Any]:
+        path = f"/2010-04-01/Accounts/{self._sid}/Messages/{message.sid}"
+        when = formatdate(message.at).replace("-0000", "+0000")
+        return {
+            "account_sid": self._sid,
+            "api_version": "2010-04-01",
+            "body": message.body,
+            "date_created": when,
+            "date_sent": None if message.status == "queued" else when,
+            "date_updated": when,
+            "direction": "outbound-api",
+            "error_code": None,
+            "error_message": None,
+            "from": None if message.from_.startswith("MG") else message.from_,
+            "messaging_service_sid": message.from_ if message.from_.startswith("MG") else None,
+            "num_media": str(len(message.media_urls)),
+            "num_segments": "1",
+            "price": None,
+            "price_unit": "USD",
+            "sid": message.sid,
+            "status": message.status,
+            "subresource_uris": {"media": path + "/Media.json"},
+            "to": message.to,
+            "uri": path + ".json",
+        }
+
+
+def _check(fields: Mapping[str, str], media: tuple[str, ...]) -> web.Response | None:
+    to, sender = fields.get("To", ""), fields.get("From", "")
+    if not to:
+        return _error(21604)
+    if not sender and not fields.get("MessagingServiceSid"):
+        return _error(21603)
+    if not _ADDRESS.fullmatch(to):
+        return _error(21211, to)
+    if sender and not _SENDER.fullmatch(sender):
+        return _error(21212, sender)
+    if sender and sender.startswith("whatsapp:") != to.startswith("whatsapp:"):
+        return _error(21910)
+    if not fields.get("Body") and not media:
+        return _error(21602)
+    if len(fields.get("Body", "")) > 1_600:
+        return _error(21617)
+    callback = fields.get("StatusCallback", "")
+    if callback and (urlsplit(callback).scheme not in ("http", "https") or not urlsplit(callback).hostname):
+        return _error(21609, callback)
+    return None
+
+
+def _error(code: int, value: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
+    status, text = _ERRORS[code]
+    body = {"code": code, "message": text.format(value), "more_info": f"https://www.twilio.com/docs/errors/{code}", "status": status}
+    return web.json_response(body, status=status, headers=headers)
+
+
+def _failed(status: int, retry_after: int | None) -> web.Response:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status == 429:
+        return _error(20429, headers=headers)
+    body = {"code": 20500, "message": "An internal server error has occurred", "status": status}
+    return web.json_response(body | {"more_info": "https://www.twilio.com/docs/errors/20500"}, status=status, headers=headers)
+
+
+def hang_up(request: web.Request) -> web.Response:
+    """Close the connection with the answer unsent."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def parcel_photo(width: int = 320, height: int = 240) -> MailFile:
+    """A small picture of a parcel, drawn here: what people in the sandbox send."""
+
+    def colour(x: int, y: int) -> bytes:
+        left, right, top, bottom = width // 5, width - width // 5, height // 4, height - height // 6
+        if left <= x < right and top <= y < bottom:
+            if abs(x - width // 2) < width // 26:
+                return bytes((214, 190, 150))  # tape
+            if right - width // 5 <= x < right - width // 26 and bottom - height // 5 <= y < bottom - height // 14:
+                return bytes((247, 244, 238))  # label
+            shade = (y - top) * 24 // (bottom - top)
+            return bytes((184 - shade, 140 - shade, 92 - shade))
+        light = y * 40 // height
+        return bytes((226 - light, 232 - light, 238 - light)) if y < bottom else bytes((190, 196, 204))
+
+    rows = b"".join(b"\x00" + b"".join(colour(x, y) for x in range(width)) for y in range(height))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    # PNG (https://www.w3.org/TR/png-3/): 8 bits a channel, RGB, no filter, no interlace.
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return MailFile(name="parcel.png", content_type="image/png", data=png)
