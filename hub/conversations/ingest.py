@@ -149,7 +149,7 @@ class Ingest:
         message = Message(
             id=message_id,
             conversation_id=sender.customer.id,
-            ticket_id=ticket.id if ticket is not None else None,
+            ticket_id=ticket.id,
             direction="in",
             status="received",
             text=said.text,
@@ -191,8 +191,7 @@ class Ingest:
                     message_id=message_id,
                     data=json.dumps({"id": file.id, "channel_id": self.channel_id}),
                 )
-        if ticket is not None:
-            self._touch(ticket, message, said, sender, opens, facts)
+        self._touch(ticket, message, said, sender, opens, facts)
         facts.emit(
             "message.received",
             customer_id=sender.customer.id,
@@ -200,13 +199,14 @@ class Ingest:
             message_id=message_id,
         )
 
-    def _ticket(self, entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> tuple[Ticket | None, str]:
+    def _ticket(self, entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> tuple[Ticket, str]:
         """The message's ticket and what happens to it: `opens`, `moves` (it may reopen) or `rests`."""
         own = facts.tickets_of[sender.customer.id]
         preferred = _answered(entry, said, sender, facts)
         if said.automatic:
-            # A machine's mail never opens or reopens anything.
-            return preferred or tickets.latest(own), "rests"
+            # A machine's mail never opens or reopens anything. From a stranger it stands on a ticket that is over already: it holds
+            # nobody and calls nobody, and still is found in a view (some contact forms mark what people wrote as automatic).
+            return preferred or tickets.latest(own) or self._new_ticket(said, sender, "resolved", facts), "rests"
         chosen = tickets.choose(own, preferred, facts.now, facts.policy)
         if tickets.is_bare_thanks(said.text) and not said.attachments:
             thanked = chosen or preferred or tickets.latest(own)
@@ -214,21 +214,24 @@ class Ingest:
                 return thanked, "rests"
         if chosen is not None:
             return chosen, "moves"
-        rule = facts.policy.channels[self.channel_id]
+        return self._new_ticket(said, sender, "open", facts), "opens"
+
+    def _new_ticket(self, said: InboundMessage, sender: Sender, status: tickets.Status, facts: Facts) -> Ticket:
         ticket = Ticket(
             id=facts.new_id("ticket"),
             conversation_id=sender.customer.id,
-            status="open",
+            status=status,
             subject=said.subject,
-            brand=rule.brand,
+            brand=facts.policy.channels[self.channel_id].brand,
             channel_id=self.channel_id,
             identifier_id=sender.identifier.id,
             opened_at=facts.now,
             last_at=facts.now,
             preview="",
+            resolved_at=facts.now if status == "resolved" else None,
         )
         facts.add_ticket(ticket)
-        return ticket, "opens"
+        return ticket
 
     def _touch(self, ticket: Ticket, message: Message, said: InboundMessage, sender: Sender, opens: str, facts: Facts) -> None:
         ticket.last_at = facts.now
