@@ -89,21 +89,6 @@ def find_agent(facts: Facts, agent_id: int) -> Agent:
     raise Refusal("There is no such agent. Nothing was changed.")
 
 
-def insert(facts: Facts, row: Any) -> None:
-    """Insert, and let later units of the same batch find it."""
-    facts.insert(row)
-    for (table, column, value), rows in facts.found.items():
-        if table == row.table and getattr(row, column) == value:
-            rows.append(row)
-
-
-def remove(facts: Facts, table: str, column: str, value: Any) -> None:
-    facts.remove(table, column, value)
-    for (found, _, _), rows in facts.found.items():
-        if found == table:
-            rows[:] = [row for row in rows if getattr(row, column) != value]
-
-
 def one(facts: Facts, table: str, column: str, value: Any) -> Any | None:
     rows = facts.found[(table, column, value)]
     return rows[0] if rows else None
@@ -133,9 +118,9 @@ class CreateAgent:
         if any(agent.email == email for agent in _agents(facts)):
             raise Refusal(f"There is already an agent with the address {email}. Nothing was changed.")
         agent = Agent(facts.new_id("agent"), email, name, self.password_hash, self.role, facts.now)
-        insert(facts, agent)
+        facts.insert(agent)
         # The open door of an empty installation shuts with its first agent, whichever way that one came in.
-        remove(facts, "setting", "key", f"setup:{FIRST}")
+        facts.remove("setting", "key", f"setup:{FIRST}")
         facts.emit("agent.added", agent_id=agent.id, data=_by(self.by))
         return agent.id
 
@@ -179,7 +164,7 @@ def _store_link(facts: Facts, agent_id: int, token_hash: str) -> int:
     value = json.dumps({"hash": token_hash, "expires_at": expires_at})
     row = one(facts, "setting", "key", key)
     if row is None:
-        insert(facts, Setting(key, value))
+        facts.insert(Setting(key, value))
     else:
         row.value = value
         facts.change(row)
@@ -223,8 +208,8 @@ class FollowLink:
             raise Refusal(LINK_GONE)
         agent.password_hash = self.password_hash
         facts.change(agent)
-        remove(facts, "setting", "key", key)
-        remove(facts, "agent_session", "agent_id", agent.id)
+        facts.remove("setting", "key", key)
+        facts.remove("agent_session", "agent_id", agent.id)
         facts.emit("agent.password_set", agent_id=agent.id)
         return Verified(agent.id, self.password_hash)
 
@@ -249,8 +234,8 @@ class DisableAgent:
             raise Refusal(f"{agent.name} is the last administrator who can sign in. Add another one first. Nothing was changed.")
         agent.disabled_at = facts.now
         facts.change(agent)
-        remove(facts, "agent_session", "agent_id", agent.id)
-        remove(facts, "setting", "key", f"setup:{agent.id}")
+        facts.remove("agent_session", "agent_id", agent.id)
+        facts.remove("setting", "key", f"setup:{agent.id}")
         facts.emit("agent.disabled", agent_id=agent.id, data=_by(self.by))
 
 
@@ -286,7 +271,7 @@ class CreateApiToken:
 
     def decide(self, facts: Facts) -> int:
         token = ApiToken(facts.new_id("api_token"), check_name(self.name), self.token_hash, facts.now)
-        insert(facts, token)
+        facts.insert(token)
         facts.emit("agent.token_created", agent_id=self.by, data=json.dumps({"token_id": token.id}))
         return token.id
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
-from hub.agents import canonical_email, find_agent, insert, need_agents, one, remove
+from hub.agents import canonical_email, find_agent, need_agents, one
 from hub.conversations import Refusal
 from hub.keys import digest
 from hub.passwords import NO_MATCH, Attempt, Verified
@@ -111,7 +111,7 @@ class BeginLogin:
                 return Throttled(-(-(row.since + LOGIN_WINDOW - facts.now) // SECOND))
         for row, key in zip(rows, keys, strict=True):
             if row is None:
-                insert(facts, LoginAttempt(key, facts.now, 1))
+                facts.insert(LoginAttempt(key, facts.now, 1))
                 continue
             if not 0 <= facts.now - row.since < LOGIN_WINDOW:
                 row.since, row.count = facts.now, 0
@@ -150,8 +150,8 @@ class OpenSession:
                 row.count = 0 if key.startswith("account:") else max(0, row.count - 1)
                 facts.change(row)
         if self.replaces is not None:
-            remove(facts, "agent_session", "token_hash", self.replaces)
-        insert(facts, AgentSession(self.token_hash, agent.id, self.csrf, facts.now, facts.now, facts.now + SESSION_LIFE))
+            facts.remove("agent_session", "token_hash", self.replaces)
+        facts.insert(AgentSession(self.token_hash, agent.id, self.csrf, facts.now, facts.now, facts.now + SESSION_LIFE))
         facts.emit("agent.signed_in", agent_id=agent.id)
         return Principal(agent.id, agent.email, agent.name, agent.role, self.token_hash, self.csrf)
 
@@ -184,7 +184,7 @@ class CloseSession:
     def decide(self, facts: Facts) -> None:
         row = one(facts, "agent_session", "token_hash", self.token_hash)
         if row is not None:
-            remove(facts, "agent_session", "token_hash", self.token_hash)
+            facts.remove("agent_session", "token_hash", self.token_hash)
             facts.emit("agent.signed_out", agent_id=row.agent_id)
 
 
@@ -203,11 +203,11 @@ class ForgetLogins:
         for key in self.sessions:
             session = one(facts, "agent_session", "token_hash", key)
             if session is not None and (session.expires_at <= facts.now or session.seen_at <= facts.now - SESSION_IDLE):
-                remove(facts, "agent_session", "token_hash", key)
+                facts.remove("agent_session", "token_hash", key)
         for key in self.attempts:
             attempt = one(facts, "login_attempt", "key", key)
             if attempt is not None and attempt.since <= facts.now - LOGIN_WINDOW:
-                remove(facts, "login_attempt", "key", key)
+                facts.remove("login_attempt", "key", key)
 
 
 # --- what is read --------------------------------------------------------------------------------------------------------

@@ -313,7 +313,6 @@ class MarkRead:
         marker = next((m for m in markers if m.agent_id == self.agent_id), None)
         if marker is None:
             marker = ReadMarker(ticket_id=self.ticket_id, agent_id=self.agent_id, message_id=self.message_id)
-            markers.append(marker)
             facts.insert(marker)
         elif marker.message_id < self.message_id:
             marker.message_id = self.message_id

@@ -55,7 +55,6 @@ class Keep:
             self.digest,
         )
         facts.insert(row)
-        facts.found[("quarantine", "digest", self.digest)].append(row)
         if self.kind not in UNVERIFIED or self._make_room(row.id, facts):
             facts.emit("quarantine.added")
 

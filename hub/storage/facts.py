@@ -112,12 +112,15 @@ class Facts:
         return number
 
     def insert(self, row: Any) -> None:
-        """Write this row with the batch. It may still be altered until the batch is written."""
+        """Write this row with the batch, and let later units find it. It may still be altered until the batch is written."""
         rows = self.inserted.get(row.table)
         if rows is None:
             self.inserted[row.table] = [row]
         else:
             rows.append(row)
+        for (table, column, value), found in self.found.items():
+            if table == row.table and getattr(row, column) == value:
+                found.append(row)
 
     def change(self, row: Any) -> None:
         """Write this row's mutable columns with the batch."""
@@ -125,7 +128,11 @@ class Facts:
         rows[id(row)] = row
 
     def remove(self, table: str, column: str, value: Any) -> None:
+        """Delete the rows that hold this value, with the batch; later units find them no more."""
         self.removed.append((table, column, value))
+        for (found, _, _), rows in self.found.items():
+            if found == table:
+                rows[:] = [row for row in rows if getattr(row, column) != value]
 
     def emit(
         self,

@@ -27,7 +27,7 @@ from hub.web.visitors import CHAT, View, refusal, refuse, view_of
 PAGE = 50  # messages in one answer
 KEEPALIVE = 15.0  # seconds
 STREAMS_PER_VISITOR = 8
-SHOWN = frozenset({"message.received", "message.sent", "message.updated"})
+SHOWN = frozenset({"message.received", "message.queued", "message.updated"})
 WIDGET = Path(__file__).parent / "static" / "widget.js"
 
 routes = web.RouteTableDef()

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy import Select, func, literal_column, select, union_all
+from sqlalchemy import func, select
 
 from hub import agents
 from hub.conversations import Refusal
 from hub.conversations.quarantine import Settle
+from hub.delivery.listing import undelivered
 from hub.delivery.works import Retry
 from hub.keys import digest
 from hub.storage.tables import metadata
@@ -37,7 +38,6 @@ STATES = ("waiting", "replayed", "dismissed")
 routes = web.RouteTableDef()
 
 _quarantine = metadata.tables["quarantine"]
-_delivery = metadata.tables["delivery"]
 
 
 def moment(at: int | None) -> str:
@@ -211,25 +211,8 @@ async def deliveries(request: web.Request) -> web.StreamResponse:
 
 
 async def _deliveries_page(request: web.Request, **said: object) -> web.Response:
-    rows, more = _page(await request.app[HUB].reader.all(undelivered(_before(request))))
+    rows, more = _page(await request.app[HUB].reader.all(undelivered(_before(request), PAGE + 1)))
     return _render(request, "deliveries", rows=rows, more=more, **said)
-
-
-def undelivered(before: int | None) -> Select[Any]:
-    """Deliveries that failed or whose fate is unknown, newest first, one more than a page; those below `before`."""
-    d = _delivery.c
-    # Spelled out, not bound, and each state apart: only so do the partial indexes on what failed and what is still owed
-    # apply. The history may hold millions.
-    failed = select(d.id).where(d.state == literal_column("'failed'"))
-    unknown = select(d.id).where(
-        d.state.in_([literal_column(f"'{state}'") for state in ("queued", "sending", "unknown")]), d.state == literal_column("'unknown'")
-    )
-    statement = select(d.id, d.kind, d.target, d.subject_id, d.state, d.attempt, d.created_at, d.done_at, d.error).where(
-        d.id.in_(union_all(failed, unknown))
-    )
-    if before is not None:
-        statement = statement.where(d.id < before)
-    return statement.order_by(d.id.desc()).limit(PAGE + 1)
 
 
 @routes.post("/settings/deliveries/{id}/retry")

@@ -111,7 +111,7 @@ class Say:
         if self.file is not None:
             name, sha256 = self.file
             facts.insert(Attachment(f"file-{message.id}", message.id, name, "text/html", 5, sha256, "", False, "stored"))
-        facts.emit("message.sent", customer_id=identifier.customer_id, message_id=message.id, agent_id=7)
+        facts.emit("message.queued", customer_id=identifier.customer_id, message_id=message.id, agent_id=7)
         return message.id
 
 

@@ -16,8 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
 from hub.contract import Request, Unparseable, Verdict
+from hub.delivery.listing import undelivered
 from hub.storage.records import Delivery, Quarantine
-from hub.web.settings import PAGE, shown_headers, undelivered, visible
+from hub.web.settings import PAGE, shown_headers, visible
 from tests.web import ADMIN, AGENT, PASSWORD, START, Insert, Site, site
 
 STRANGE = b"<script>alert(1)</script>\r\nBody=hello\x00\xe2\x80\xaetxt.exe\xff"
@@ -239,8 +240,8 @@ async def test_what_failed_or_is_unknown_can_be_tried_again(web_site: Site) -> N
 
 @pytest.mark.parametrize("before", [None, 40])
 async def test_looking_for_failures_never_reads_the_history(web_site: Site, before: int | None) -> None:
-    statement = str(undelivered(before).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
-    assert "'failed'" in str(undelivered(before).compile(dialect=sqlite.dialect())), "bound values would rule the partial indexes out"
+    statement = str(undelivered(before, PAGE + 1).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    assert "'failed'" in str(undelivered(before, PAGE + 1).compile(dialect=sqlite.dialect())), "bound values rule out partial indexes"
     plan = [row[-1] for row in await web_site.hub.reader.all(text("EXPLAIN QUERY PLAN " + statement))]
     assert any("ix_delivery_failed" in step for step in plan), plan
     assert not any(re.match(r"SCAN delivery(?! USING (COVERING )?INDEX)", step) for step in plan), plan
