@@ -1,0 +1,102 @@
+"""Starting the server, and checking what it would start with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from hub.cli.shared import config_option, fail, settings_from
+
+
+@click.command()
+@config_option
+def serve(config: Path) -> None:
+    """Run the server and its workers until stopped."""
+    settings = settings_from(config)
+    from hub.config import ConfigError
+    from hub.serving import serve as run
+    from hub.storage.migrate import DatabaseInUse, DatabaseTooNew
+
+    try:
+        asyncio.run(run(settings))
+    except (ConfigError, DatabaseInUse, DatabaseTooNew, OSError, RuntimeError, ValueError) as error:
+        fail(str(error))
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path), default=Path("config.yaml"))
+def init(target: Path) -> None:
+    """Write the shipped config.yaml, to begin from."""
+    if target.exists():
+        fail(f"{target} is there already. Nothing was written.")
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "config.default.yaml"
+    target.write_bytes((shipped if shipped.exists() else package.parent / "config.yaml").read_bytes())
+    click.echo(f"Wrote {target}. Next: hub serve, or hub check after you changed it.")
+
+
+@click.command()
+@config_option
+def check(config: Path) -> None:
+    """Check the configuration and print the webhook URLs to paste at each provider; exit 1 names what to mend."""
+    settings = settings_from(config)
+    from hub import keys
+    from hub.app import configure, keyless, webhook_urls
+    from hub.config import ConfigError
+    from hub.storage import migrate, sqlite_library
+
+    try:
+        # Checking writes nothing: a secret made here, perhaps as root, could keep the service itself from starting.
+        there = settings.storage.secret_file.exists()
+        built = configure(settings, keys.load_secret(settings.storage.secret_file) if there else bytes(keys.SECRET_BYTES))
+    except (ConfigError, keys.BadSecret, OSError) as error:
+        fail(str(error))
+    click.echo(f"Configuration   ok: {len(built.channels)} channels, {len(built.rooms)} rooms, {len(built.destinations)} destinations")
+    database = settings.storage.database
+    try:
+        standing = migrate.current(database) if database.exists() else None
+    except migrate.DatabaseUnreadable as error:
+        fail(str(error))
+    click.echo(f"Database        {database}: {standing or 'not there yet; made at first start'} (this hub: {migrate.HEAD})")
+    click.echo(f"SQLite          {sqlite_library.VERSION}")
+    if settings.sandbox.enabled:
+        click.echo("Sandbox         on: the providers are stand-ins on this machine; nobody real is reached")
+    click.echo("\nPaste at your providers:")
+    for where, url in webhook_urls(settings, built):
+        click.echo(f"  {where:<44} {url}")
+    faults = [
+        f"channels.{name}: has no key to verify deliveries with, so it takes none. Set its password, token or verification key."
+        for name in keyless(built)
+    ]
+    faults += [
+        f"storage.{name}: {place} cannot be written by this user. Give its directory to the user the hub runs as, or name another place."
+        for name, place in (("database", database), ("files", settings.storage.files), ("secret_file", settings.storage.secret_file))
+        if not writable(place)
+    ]
+    if not sqlite_library.SOUND:
+        faults.append(f"SQLite {sqlite_library.VERSION} can corrupt a database: install the pysqlite3 package, or SQLite 3.51.3 or newer.")
+    if standing is not None and standing > migrate.HEAD:
+        faults.append(f"{database} was written by a newer hub. Install that version.")
+    if not settings.sandbox.enabled and not settings.server.public_url.startswith("https://"):
+        faults.append(
+            f"server.public_url: {settings.server.public_url} is not https. Providers refuse plain http, and sign-in cookies need it."
+        )
+    if faults:
+        fail("\n".join(faults))
+
+
+def writable(path: Path) -> bool:
+    """Whether this user may write `path`, or make it."""
+    while not path.exists():
+        path = path.absolute().parent
+    return os.access(path, os.W_OK)
+
+
+COMMANDS = (
+    serve,
+    init,
+    check,
+)

@@ -1,0 +1,55 @@
+"""What every command needs: the configuration, a way to fail that says what to mend, and the hub without its server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from hub.config import Settings
+
+config_option = click.option(
+    "--config", "config", type=click.Path(path_type=Path), default=Path("config.yaml"), show_default=True, help="The configuration file."
+)
+
+
+def fail(text: str) -> NoReturn:
+    """Say what to mend, and exit 1."""
+    for line in text.splitlines():
+        click.echo(f"hub: {line}", err=True)
+    sys.exit(1)
+
+
+def settings_from(path: Path) -> Settings:
+    from hub.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        fail(str(error))
+
+
+def with_hub(config: Path, work: Any) -> Any:
+    """Run `work(hub)` on the database of a hub that is not serving."""
+    settings = settings_from(config)
+    from hub.config import ConfigError
+    from hub.conversations import Refusal
+    from hub.keys import BadSecret
+    from hub.serving import offline
+    from hub.storage.migrate import DatabaseInUse, DatabaseTooNew, DatabaseUnreadable
+    from hub.storage.writer import StorageBusy
+
+    async def run() -> Any:
+        async with offline(settings) as hub:
+            return await work(hub)
+
+    try:
+        return asyncio.run(run())
+    except DatabaseInUse:
+        fail("The hub is running: do this in its web pages (Settings), or stop it first.")
+    except (ConfigError, BadSecret, DatabaseTooNew, DatabaseUnreadable, Refusal, StorageBusy) as error:
+        fail(str(error))
