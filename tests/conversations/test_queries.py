@@ -14,11 +14,12 @@ from sqlalchemy.dialects import sqlite as dialect
 
 from hub.conversations import history, queries
 from hub.conversations.queries import VIEWS, Cursor
+from hub.storage.columns import INSERT_VALUES
 from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader
 from hub.storage.records import Agent, Customer, Event, Evidence, Hold, Identifier, Message, ReadMarker, Setting, Ticket
 from hub.storage.search import match_expression
-from hub.storage.sqlite_statements import INSERT, INSERT_VALUES
+from hub.storage.sqlite_statements import INSERT
 
 NOW = 1_800_000_000_000_000
 ME, OTHER = 1, 2

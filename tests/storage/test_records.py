@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Text
 
-from hub.storage import records, sqlite_statements
+from hub.storage import columns, records
 from hub.storage.records import RECORDS
 from hub.storage.tables import metadata
 from tests.storage import fresh_database
@@ -48,26 +48,26 @@ def test_the_migrated_database_has_the_columns_in_the_order_rows_are_read(record
     connection = sqlite3.connect(fresh_database(tmp_path))
     on_disk = [row[1] for row in connection.execute(f'PRAGMA table_info("{record.table}")')]
     connection.close()
-    assert on_disk == [one.name for one in fields(record)] == list(sqlite_statements.COLUMNS[record.table])
+    assert on_disk == [one.name for one in fields(record)] == list(columns.COLUMNS[record.table])
 
 
 def test_the_keys_the_write_path_updates_by_are_the_primary_keys() -> None:
     for name, table in metadata.tables.items():
-        assert sqlite_statements.KEYS.get(name, ("id",)) == tuple(column.name for column in table.primary_key.columns), name
+        assert columns.KEYS.get(name, ("id",)) == tuple(column.name for column in table.primary_key.columns), name
 
 
 def test_what_an_update_leaves_out_is_no_key_and_exists() -> None:
-    for name, left_out in sqlite_statements.UNCHANGING.items():
-        assert left_out <= set(sqlite_statements.COLUMNS[name]), name
-        assert not left_out & set(sqlite_statements.MUTABLE[name]), name
+    for name, left_out in columns.UNCHANGING.items():
+        assert left_out <= set(columns.COLUMNS[name]), name
+        assert not left_out & set(columns.MUTABLE[name]), name
 
 
 def test_every_row_id_is_counted_one_way() -> None:
     """AUTOINCREMENT where an id is a sequence (never used again); `max(id) + 1` elsewhere; text keys are made by their makers."""
     sequences = {name for name, table in metadata.tables.items() if table.dialect_options["sqlite"].get("autoincrement")}
-    assert sequences == set(sqlite_statements.SEQUENCES)
+    assert sequences == set(columns.SEQUENCES)
     whole = {name for name, table in metadata.tables.items() if list(table.primary_key.columns.keys()) == ["id"] and name != "attachment"}
-    assert whole - sequences == set(sqlite_statements.COUNTED)
+    assert whole - sequences == set(columns.COUNTED)
 
 
 def test_records_are_plain_slotted_and_their_defaults_come_last() -> None:

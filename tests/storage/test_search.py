@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hub.storage import search
+from hub.storage.columns import INSERT_VALUES
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Message
 from hub.storage.search import STEP, SearchIndex, match_expression
-from hub.storage.sqlite_statements import INSERT, INSERT_VALUES
+from hub.storage.sqlite_statements import INSERT
 from hub.storage.writer import SEARCH_BEHIND, connect
 from tests.storage import fresh_database, open_store
 
