@@ -23,7 +23,7 @@ from hub.contract import Request
 from hub.conversations.ingest import Ingest, Outcome
 from hub.passwords import Verified
 from hub.serving import log_to_stderr
-from hub.storage import writer as writing
+from hub.storage import sqlite_writer as writing
 from hub.web import routes, webhooks
 
 STORED = Outcome(stored=1, duplicates=0)

@@ -35,7 +35,8 @@ from hub.storage.blobs import Blobs
 from hub.storage.channels import RegisterChannels
 from hub.storage.reader import sqlite_reader
 from hub.storage.records import Event
-from hub.storage.writer import Clock, SqliteWriter, StorageBusy, wall_clock
+from hub.storage.sqlite_writer import SqliteWriter
+from hub.storage.writer import Clock, StorageBusy, wall_clock
 from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed

@@ -35,7 +35,7 @@ from hub.policy import DAY, SECOND, Policy
 from hub.sessions import Principal, Throttled
 from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader
-from hub.storage.writer import SqliteWriter
+from hub.storage.sqlite_writer import SqliteWriter
 
 START = 1_800_000_000_000_000
 

@@ -31,8 +31,8 @@ from hub.app import Running
 from hub.config import Settings, load
 from hub.conversations import ingest as ingest_module
 from hub.conversations.commands import Reply, Resolve
+from hub.storage.sqlite_writer import SqliteWriter
 from hub.storage.tables import metadata
-from hub.storage.writer import SqliteWriter
 from hub.web import webhooks
 from tests.conftest import sandbox_config
 

@@ -40,6 +40,26 @@ class Work(Protocol[R_co]):
     def decide(self, facts: Facts) -> R_co: ...
 
 
+class Ids(Protocol):
+    """Where new row ids come from."""
+
+    def take(self, table: str) -> int:
+        """A row id of this table that was never handed out by a commit."""
+        ...
+
+
+class Counting:
+    """Ids counted on from the newest row, where one process alone writes."""
+
+    def __init__(self, following: dict[str, int]) -> None:
+        self._following = following
+
+    def take(self, table: str) -> int:
+        number = self._following[table]
+        self._following[table] = number + 1
+        return number
+
+
 @dataclass(slots=True)
 class Needs:
     """Keys to read for a batch. Whatever is found brings its neighbours: see `Facts`."""
@@ -71,10 +91,10 @@ class Facts:
     a ticket, message or identifier comes with its customer; a ticket with the cards shown of it.
     """
 
-    def __init__(self, now: int, policy: Policy, next_ids: dict[str, int]) -> None:
+    def __init__(self, now: int, policy: Policy, ids: Ids) -> None:
         self.now = now
         self.policy = policy
-        self.next_ids = next_ids
+        self._ids = ids
         self.dedupe: set[tuple[int, str]] = set()
         self.identifiers: dict[IdentifierKey, Identifier] = {}
         self.identifiers_by_id: dict[int, Identifier] = {}
@@ -107,9 +127,7 @@ class Facts:
 
     def new_id(self, table: str) -> int:
         """The next row id of a table; a number handed out in a batch that fails is handed out again."""
-        number = self.next_ids[table]
-        self.next_ids[table] = number + 1
-        return number
+        return self._ids.take(table)
 
     def insert(self, row: Any) -> None:
         """Write this row with the batch, and let later units find it. It may still be altered until the batch is written."""

@@ -19,12 +19,12 @@ from hub.conversations.ingest import Ingest, StoredFile, item
 from hub.delivery.works import Claim as ClaimDue
 from hub.policy import ChannelRule, Policy
 from hub.storage import records
-from hub.storage.facts import Facts, Needs
+from hub.storage.facts import Counting, Facts, Needs
 from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader
 from hub.storage.records import Delivery, Event, Message
+from hub.storage.sqlite_writer import SqliteWriter
 from hub.storage.tables import metadata
-from hub.storage.writer import SqliteWriter
 
 START = 1_800_000_000_000_000  # microseconds UTC
 SECOND = 1_000_000
@@ -63,7 +63,7 @@ def delivery(**values: Any) -> Delivery:
 
 def facts(now: int = START, policy: Policy | None = None, *rows: Any) -> Facts:
     """What was read for a decision, laid down by hand."""
-    found = Facts(now, policy or Policy(), dict.fromkeys(metadata.tables, 100))
+    found = Facts(now, policy or Policy(), Counting(dict.fromkeys(metadata.tables, 100)))
     for row in rows:
         if isinstance(row, Message):
             found.messages[row.id] = row

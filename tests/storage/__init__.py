@@ -19,7 +19,7 @@ from hub.policy import ChannelRule, Policy
 from hub.storage import migrate
 from hub.storage.facts import React
 from hub.storage.records import Event
-from hub.storage.writer import SqliteWriter
+from hub.storage.sqlite_writer import SqliteWriter
 
 SMS, WHATSAPP, MAIL, CHAT = 1, 2, 3, 4
 

@@ -18,7 +18,7 @@ from hub.storage.facts import Facts, Needs
 from hub.storage.records import Message
 from hub.storage.search import STEP, SearchIndex, match_expression
 from hub.storage.sqlite_statements import INSERT
-from hub.storage.writer import SEARCH_BEHIND, connect
+from hub.storage.sqlite_writer import SEARCH_BEHIND, connect
 from tests.storage import fresh_database, open_store
 
 

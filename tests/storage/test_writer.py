@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from hub.conversations import Refusal
-from hub.storage import writer as module
+from hub.storage import sqlite_writer as module
+from hub.storage import writer
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Customer, Event, Setting
 from hub.storage.writer import StorageBusy
@@ -228,7 +229,7 @@ async def test_a_caller_that_stopped_waiting_takes_nothing_from_the_others(store
 
 
 async def test_a_queue_past_its_bound_refuses_and_stores_nothing_of_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 5)
+    monkeypatch.setattr(writer, "MAX_WAITING", 5)
     async with held(store) as release:
         tasks = await queued(store, *(Put(f"k{n}") for n in range(8)))
         refused = [task for task in tasks if task.done()]
@@ -244,9 +245,9 @@ async def test_a_queue_whose_oldest_unit_waits_too_long_refuses(tmp_path: Path) 
     async with open_store(tmp_path, monotonic=lambda: now[0]) as store:
         async with held(store) as release:
             first = await queued(store, Put("first"))
-            now[0] = module.MAX_AGE
+            now[0] = writer.MAX_AGE
             on_time = await queued(store, Put("on time"))
-            now[0] = module.MAX_AGE + 0.001
+            now[0] = writer.MAX_AGE + 0.001
             (late,) = await queued(store, Put("late"))
             assert isinstance(late.exception(), StorageBusy)
             release()

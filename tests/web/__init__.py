@@ -20,7 +20,7 @@ from hub.policy import Policy
 from hub.storage.blobs import Blobs
 from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
-from hub.storage.writer import SqliteWriter
+from hub.storage.sqlite_writer import SqliteWriter
 from hub.web import auth, security, settings
 from hub.web.context import HUB, Hub
 from hub.web.feed import Feed

@@ -31,7 +31,7 @@ from hub.storage.facts import Facts, Needs
 from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
 from hub.storage.records import Agent, Attachment, ChannelState, Customer, Identifier, Message
-from hub.storage.writer import SqliteWriter
+from hub.storage.sqlite_writer import SqliteWriter
 from hub.web import chat, visitors, webhooks
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed

@@ -34,7 +34,8 @@ from hub.storage.blobs import Blobs
 from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
 from hub.storage.records import Agent, AgentSession, Attachment, Customer, Event, Hold, HoldLedger, Identifier, Message, Ticket
-from hub.storage.writer import SqliteWriter, wall_clock
+from hub.storage.sqlite_writer import SqliteWriter
+from hub.storage.writer import wall_clock
 from hub.web import attachments, inbox, pages
 from hub.web.context import Hub
 from hub.web.feed import Feed
