@@ -8,9 +8,9 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -30,12 +30,9 @@ from hub.delivery.tokens import file_token, reply_token
 from hub.holds.ledger import RenewLeases
 from hub.http import GuardedHttp
 from hub.policy import DAY, ChannelRule, Policy
-from hub.storage import migrate
 from hub.storage.blobs import Blobs
 from hub.storage.channels import RegisterChannels
-from hub.storage.reader import sqlite_reader
-from hub.storage.records import Event
-from hub.storage.sqlite_writer import SqliteWriter
+from hub.storage.engines import Engine, KnowEpoch, engine
 from hub.storage.writer import Clock, StorageBusy, wall_clock
 from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
@@ -174,7 +171,7 @@ class Running:
         self._serving = serving
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
-        self._lock: IO[str] | None = None
+        self._engine: Engine
         self._runner: web.AppRunner | None = None
         # Why the writer ended by itself. Nothing is stored any more then, so whoever runs this must end too.
         self.died: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -189,10 +186,10 @@ class Running:
         built = configure(settings, secret)
         for name in keyless(built):
             log.error("no key to verify with: every delivery is refused until config.yaml names one", channel=name)
-        settings.storage.database.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = migrate.lock(settings.storage.database)
+        url = settings.database_url
+        self._engine = engine(settings.storage.database, url.get_secret_value() if url is not None else None)
         try:
-            await asyncio.to_thread(migrate.migrate, settings.storage.database)
+            await self._engine.prepare()
             await self._open(built, secret)
         except BaseException:
             await self.stop()
@@ -200,17 +197,11 @@ class Running:
 
     async def _open(self, built: Configured, secret: bytes) -> None:
         settings = self.settings
-        feed = Feed(await asyncio.to_thread(migrate.newest_event, settings.storage.database))
-        outbox: Outbox | None = None
-
-        def on_commit(events: Sequence[Event], owes: bool) -> None:
-            if events:
-                feed.publish(events)
-            if owes and outbox is not None:
-                outbox.wake()
-
-        writer = SqliteWriter(settings.storage.database, Policy(), reactions.react, on_commit, self._clock, self.died.set_result)
-        self._writer = writer
+        await self._engine.open(reactions.react, self._clock, self.died.set_result)
+        self._writer = writer = self._engine.writer
+        self._reader = reader = self._engine.reader
+        newest, epoch = await self._engine.newest_event(), await writer.run(KnowEpoch())
+        feed = Feed(newest)
         states = await writer.run(RegisterChannels(tuple((name, _key_digest(secret, own)) for name, (own, _, _) in built.channels.items())))
         channels = {}
         for name, (own, connector, place) in built.channels.items():
@@ -229,9 +220,7 @@ class Running:
             channels={bound.rule.id: bound.rule for bound in channels.values()},
             mail_domain=settings.server.public_url.partition("//")[2].partition("/")[0].partition(":")[0],
         )
-        writer.policy = policy
-        reader = sqlite_reader(settings.storage.database)
-        self._reader = reader
+        self._engine.follow_rules(policy)
         blobs = Blobs(settings.storage.files)
         self._http = http = GuardedHttp(self._allowed_hosts())
         public_url = settings.server.public_url
@@ -253,6 +242,7 @@ class Running:
             policy=policy,
             writer=writer,
             reader=reader,
+            hot=self._engine.hot,
             blobs=blobs,
             feed=feed,
             pages=pages.environment(),
@@ -264,6 +254,7 @@ class Running:
         )
         if not self._serving:
             return
+        await self._engine.follow(newest, feed.publish, outbox.wake)
         app = routes.build(hub)
         if settings.sandbox.enabled:
             await self._start_sandbox(app)
@@ -355,13 +346,11 @@ class Running:
         if self.sandbox is not None:
             await self.sandbox.close()
             await self.sandbox.server.stop()
-        for name in ("_http", "_reader", "_writer"):
-            part = getattr(self, name, None)
-            if part is not None:
-                await part.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        http = getattr(self, "_http", None)
+        if http is not None:
+            await http.close()
+        if hasattr(self, "_engine"):
+            await self._engine.close()
 
 
 async def _close_streams(app: web.Application) -> None:

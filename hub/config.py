@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HUB_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     server: ServerSettings = ServerSettings()
+    database_url: SecretStr | None = None  # postgresql://user:password@host/database; without one, SQLite in storage.database
     storage: StorageSettings = StorageSettings()
     conversations: ConversationSettings = ConversationSettings()
     holds: HoldSettings = HoldSettings()
@@ -99,6 +100,16 @@ class Settings(BaseSettings):
     destinations: dict[str, dict[str, Any]] = {}
     allowed_hosts: tuple[str, ...] = ()  # private hosts the hub may call all the same, as host or host:port
     sandbox: SandboxSettings = SandboxSettings()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value() if value is not None else ""
+        if not url:
+            return None
+        if not re.match(r"postgres(ql)?://[^/\s]*/[^/\s]+", url):
+            raise ValueError("must be postgresql://user:password@host:port/database; leave it out for SQLite")
+        return value
 
     @field_validator("channels", "rooms", "destinations")
     @classmethod

@@ -6,7 +6,8 @@ import itertools
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 import hub.storage  # noqa: F401  (picks the SQLite library before anything imports sqlite3)
 from hub.app import Running
 from hub.config import Settings, load
+from tests.postgres import shared
+from tests.storage import fresh_postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,9 +51,32 @@ def sandbox_config(tmp_path: Path) -> Path:
     return path
 
 
+@contextmanager
+def on_engine(config: Path, engine: str) -> Iterator[None]:
+    """Let a configuration name a fresh database of this engine."""
+    if engine != "postgresql":
+        yield
+        return
+    url = fresh_postgres()
+    config.write_text(f"database_url: {url}\n{config.read_text()}")
+    try:
+        yield
+    finally:
+        shared().drop_database(url)
+
+
+@contextmanager
+def configured(directory: Path, engine: str) -> Iterator[Settings]:
+    """The shipped configuration on an engine, with a database of its own."""
+    config = sandbox_config(directory)
+    with on_engine(config, engine):
+        yield load(config, {k: v for k, v in os.environ.items() if not k.startswith("HUB_")})
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load(sandbox_config(tmp_path), {k: v for k, v in os.environ.items() if not k.startswith("HUB_")})
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    with configured(tmp_path, "sqlite") as built:
+        yield built
 
 
 @pytest.fixture

@@ -6,16 +6,28 @@ A WhatsApp question holds the customer everywhere until it is resolved; writing 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from sqlalchemy import select
 
 from hub.app import Running, sandbox_token
+from hub.config import Settings
 from hub.conversations.commands import Reply, Resolve
 from hub.storage.tables import metadata
+from tests.conftest import configured
+from tests.storage import ENGINES
 
 ADA = "+12025550123"
+
+
+@pytest.fixture(params=ENGINES)
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    with configured(tmp_path, request.param) as built:
+        yield built
 
 
 async def check(running: Running, **query: str) -> Any:

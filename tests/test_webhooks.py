@@ -13,7 +13,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from email.message import EmailMessage
@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import asyncpg
 import pytest
 import yaml
 from sqlalchemy import func, select
@@ -31,10 +32,12 @@ from hub.app import Running
 from hub.config import Settings, load
 from hub.conversations import ingest as ingest_module
 from hub.conversations.commands import Reply, Resolve
+from hub.storage.postgres_writer import PostgresWriter
 from hub.storage.sqlite_writer import SqliteWriter
 from hub.storage.tables import metadata
 from hub.web import webhooks
-from tests.conftest import sandbox_config
+from tests.conftest import on_engine, sandbox_config
+from tests.storage import ENGINES
 
 ADA, BOB = "+12025550123", "+12025550124"
 ACCOUNT = "AC00000000000000000000000000000001"
@@ -74,10 +77,12 @@ def write_config(tmp_path: Path, **changes: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+@pytest.fixture(params=ENGINES)
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """The sandbox's channels, one that observes, some without a key, and one of SendGrid's."""
-    return load(write_config(tmp_path), {})
+    config = write_config(tmp_path)
+    with on_engine(config, request.param):
+        yield load(config, {})
 
 
 @pytest.fixture
@@ -322,7 +327,7 @@ async def test_a_retry_that_a_proxy_stamped_anew_is_kept_once(desk: Desk) -> Non
 
 async def test_bad_signatures_cannot_fill_the_disk(desk: Desk) -> None:
     writer = desk.hub.writer
-    assert isinstance(writer, SqliteWriter)
+    assert isinstance(writer, SqliteWriter | PostgresWriter)
     writer.policy = replace(writer.policy, signatures_kept=3)
     await asyncio.gather(*(desk.sms(desk.form(f"SM{n}"), token="forged") for n in range(20)))
     assert len(await desk.quarantined("sms")) == 3
@@ -457,16 +462,31 @@ async def test_too_big_is_refused_unread_and_leaves_a_stub(
         assert "nothing to replay" in await webhooks.replay(desk.hub, stub.id)
 
 
+async def hog(settings: Settings) -> Callable[[], Awaitable[None]]:
+    """Keep everybody from writing until what this returns is called."""
+    if settings.database_url is not None:
+        other = await asyncpg.connect(settings.database_url.get_secret_value())
+        await other.execute("BEGIN")
+        await other.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+        return other.close
+    connection = sqlite3.connect(settings.storage.database, isolation_level=None, timeout=5)
+    connection.execute("BEGIN IMMEDIATE")
+
+    async def let_go() -> None:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+    return let_go
+
+
 async def test_a_busy_database_asks_to_come_back_within_two_seconds(desk: Desk) -> None:
-    hog = sqlite3.connect(desk.running.settings.storage.database, isolation_level=None, timeout=5)
-    hog.execute("BEGIN IMMEDIATE")
+    let_go = await hog(desk.running.settings)
     began = time.monotonic()
     answers = await asyncio.gather(*(desk.sms(desk.form(f"SM{n}")) for n in range(3)))
     assert time.monotonic() - began < 2.5
     assert [status for status, _, _ in answers] == [503] * 3
     assert {headers["retry-after"] for _, _, headers in answers} == {"2"}
-    hog.execute("ROLLBACK")
-    hog.close()
+    await let_go()
     # It comes back, and what may have been stored after all is not doubled.
     for number in range(3):
         assert (await desk.sms(desk.form(f"SM{number}")))[0] == 200

@@ -49,3 +49,18 @@ MUTABLE = {
 }
 INSERT_VALUES = {table: attrgetter(*names) for table, names in COLUMNS.items()}
 UPDATE_VALUES = {table: attrgetter(*(MUTABLE[table] + key_of(table))) for table in COLUMNS if len(MUTABLE[table] + key_of(table)) > 1}
+
+# What a join relabels, by (survivor, other). Only rows that are still at work move, each through an index; what is over keeps
+# the id it had, which leads on.
+JOIN = (
+    "UPDATE message SET conversation_id = ? WHERE conversation_id = ?",
+    "UPDATE ticket SET conversation_id = ? WHERE conversation_id = ?",
+    "UPDATE identifier SET customer_id = ? WHERE customer_id = ?",
+    "UPDATE hold SET customer_id = ? WHERE customer_id = ? AND released_at IS NULL",
+    "UPDATE customer SET merged_into = ? WHERE merged_into = ?",
+    # Answers that still wait keep their order with those to come.
+    "UPDATE delivery SET lane = j.ours FROM (SELECT 'reply:' || a.survivor || ':' || c.id AS ours, 'reply:' || a.other || ':' || c.id AS theirs "
+    "FROM channel c CROSS JOIN (SELECT CAST(? AS bigint) AS survivor, CAST(? AS bigint) AS other) a) j "
+    "WHERE delivery.lane = j.theirs AND delivery.state IN ('queued', 'sending', 'unknown')",
+    "UPDATE event SET customer_id = ? WHERE customer_id = ? AND type NOT IN ('message.received', 'message.queued', 'message.updated')",
+)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import structlog
 
@@ -73,16 +73,22 @@ def migrate(path: Path) -> bool:
         raise DatabaseTooNew(f"{path} stands at step {standing}, this hub knows steps up to {HEAD}. Install the newer hub.")
     if standing is not None:
         backup(path, path.with_name(f"{path.name}.before-{HEAD}"))
+    from sqlalchemy import URL
+
+    upgrade(URL.create("sqlite", database=str(path)))  # not as text: a path may hold ? and %
+    log.info("database migrated", path=str(path), step=HEAD)
+    return True
+
+
+def upgrade(url: Any) -> None:
+    """Run the steps that a database still needs, on either engine."""
     from alembic import command
     from alembic.config import Config
-    from sqlalchemy import URL
 
     config = Config()
     config.set_main_option("script_location", str(STEPS).replace("%", "%%"))  # the option is interpolated
-    config.attributes["url"] = URL.create("sqlite", database=str(path))  # not as text: a path may hold ? and %
+    config.attributes["url"] = url
     command.upgrade(config, "head")
-    log.info("database migrated", path=str(path), step=HEAD)
-    return True
 
 
 def backup(source: Path, target: Path) -> None:

@@ -15,12 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.sql import Executable
 
+from hub.storage.search import SQLITE, Search
+
 
 class Reader:
     """Runs one statement at a time on a connection of its own."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, search: Search = SQLITE) -> None:
         self._engine = engine
+        self.search = search
 
     async def all(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
         """Every row."""
@@ -60,3 +63,24 @@ def sqlite_reader(path: Path) -> Reader:
         cursor.close()
 
     return Reader(engine)
+
+
+def postgres_reader(url: str) -> Reader:
+    """A reader of a PostgreSQL database."""
+    from hub.storage.postgres import sqlalchemy_url
+    from hub.storage.postgres_search import POSTGRES
+
+    engine = create_async_engine(
+        sqlalchemy_url(url),
+        isolation_level="AUTOCOMMIT",
+        pool_size=4,
+        max_overflow=4,
+        pool_pre_ping=True,  # after a restart of the server the first to ask must not be told of a dead connection
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 10,
+            "server_settings": {"application_name": "support-hub", "default_transaction_read_only": "on", "jit": "off"},
+        },
+    )
+    return Reader(engine, POSTGRES)

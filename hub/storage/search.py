@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import TextClause, text
 
 from hub.storage.facts import Facts
 
@@ -61,10 +65,50 @@ class SearchIndex:
         return True
 
 
+def words(typed: str) -> list[str]:
+    """The words a person typed, at most twelve, without what no index can be asked for."""
+    # FTS5 reads an expression up to its first NUL, and half of a surrogate pair cannot be handed over at all.
+    return _UNSEARCHABLE.sub(" ", typed).split()[:12]
+
+
 def match_expression(typed: str) -> str:
     """What a person typed, as an FTS5 query: every word quoted (raw text can be a syntax error), the last one a prefix."""
-    # FTS5 reads the expression up to its first NUL, and half of a surrogate pair cannot be handed over at all.
-    words = [word.replace('"', '""') for word in _UNSEARCHABLE.sub(" ", typed).split()][:12]
-    if not words:
+    quoted = [word.replace('"', '""') for word in words(typed)]
+    if not quoted:
         return ""
-    return " ".join(f'"{word}"' for word in words) + "*"
+    return " ".join(f'"{word}"' for word in quoted) + "*"
+
+
+# --- how an engine is asked ---
+
+# Marks around the words found: two control characters, told apart from text when the snippet is cut into pieces.
+FOUND_FROM, FOUND_TO = "\x02", "\x03"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """An engine's way of finding messages: the same columns from both, newest first, with a snippet each."""
+
+    match: Callable[[str], str]
+    statement: TextClause
+    lag: TextClause  # one row, `behind`: about so many messages the index does not know yet
+
+    def found(self, typed: str) -> TextClause | None:
+        """The statement that finds what somebody typed; None where there is nothing to look for."""
+        match = self.match(typed)
+        return self.statement.bindparams(match=match) if match else None
+
+
+SQLITE = Search(
+    match_expression,
+    text(
+        "SELECT f.rowid AS id, snippet(message_search, 0, char(2), char(3), '…', 18) AS snippet, m.conversation_id, m.ticket_id, "
+        "m.direction, m.channel_id, m.created_at, m.subject, c.name, i.kind, i.address FROM message_search f "
+        "JOIN message m ON m.id = f.rowid JOIN customer c ON c.id = m.conversation_id LEFT JOIN identifier i ON i.id = m.identifier_id "
+        "WHERE message_search MATCH :match ORDER BY f.rowid DESC LIMIT 50"
+    ),
+    text(
+        "SELECT (SELECT coalesce(max(id), 0) FROM message) - coalesce((SELECT CAST(value AS INTEGER) FROM setting "
+        "WHERE key = 'search.watermark'), 0) AS behind"
+    ),
+)

@@ -9,9 +9,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from hub.storage.columns import COLUMNS, COUNTED, INSERT_VALUES, MUTABLE, SEQUENCES, UPDATE_VALUES, key_of, listed
+from hub.storage.columns import COLUMNS, COUNTED, INSERT_VALUES, JOIN, MUTABLE, SEQUENCES, UPDATE_VALUES, key_of, listed
 from hub.storage.facts import Facts, Needs
 from hub.storage.lookups import Query, Rows, look_up
+from hub.storage.sqlite_claim import claimable
 
 Execute = Callable[..., Any]
 
@@ -61,23 +62,6 @@ CARDS = _select("delivery", f"slot IS NOT NULL AND subject_id {_IN}")
 QUARANTINE = _select("quarantine", f"id {_IN}")
 QUARANTINED = "SELECT id, received_at FROM quarantine WHERE channel_id = ? AND kind = ? ORDER BY id"
 LEASED = _select("delivery", "state = 'sending'")
-# The head of a lane is its oldest row still owed; one of unknown fate keeps the lane shut until its `due_at`.
-CLAIM = (
-    f"SELECT {listed('delivery', 'd')} FROM delivery d WHERE d.state IN ('queued','sending') "  # noqa: S608
-    "AND CASE d.state WHEN 'queued' THEN d.due_at ELSE d.lease_until END <= ?1 "
-    "AND NOT EXISTS (SELECT 1 FROM delivery e WHERE e.lane = d.lane AND e.id < d.id "
-    "AND e.state IN ('queued','sending','unknown') AND (e.state <> 'unknown' OR e.due_at > ?1)) "
-    "AND d.target NOT IN (SELECT value FROM json_each(?3)) ORDER BY d.due_at, d.id LIMIT ?2"
-)
-# Only rows that are still at work move, each through an index; what is over keeps the id it had, which leads on.
-JOIN = (
-    "UPDATE message SET conversation_id = ? WHERE conversation_id = ?",
-    "UPDATE ticket SET conversation_id = ? WHERE conversation_id = ?",
-    "UPDATE identifier SET customer_id = ? WHERE customer_id = ?",
-    "UPDATE hold SET customer_id = ? WHERE customer_id = ? AND released_at IS NULL",
-    "UPDATE customer SET merged_into = ? WHERE merged_into = ?",
-    "UPDATE event SET customer_id = ? WHERE customer_id = ? AND type NOT IN ('message.received', 'message.queued', 'message.updated')",
-)
 
 
 # By the names that `lookups` asks with. A set of keys is one JSON parameter.
@@ -130,8 +114,7 @@ def _answer(execute: Execute, query: Query) -> Rows:
     if sql is not None:
         return execute(sql, (json.dumps(list(query.keys)),)).fetchall()  # type: ignore[no-any-return]
     if query.name == "claim":
-        now, limit, without = query.keys
-        return execute(CLAIM, (now, limit, json.dumps(list(without)))).fetchall()  # type: ignore[no-any-return]
+        return claimable(execute, *query.keys)
     if query.name == "rows":
         table, column = query.where
         return execute(_select(table, f'"{column}" = ?'), tuple(query.keys)).fetchall()  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from hub.delivery.outbox import Outbox
 from hub.policy import ChannelRule, Policy
 from hub.sessions import Principal
 from hub.storage.blobs import Blobs
+from hub.storage.hot import HotReads
 from hub.storage.reader import Reader
 from hub.storage.records import ChannelState
 from hub.storage.writer import Writer
@@ -37,6 +38,7 @@ class Hub:
     policy: Policy
     writer: Writer
     reader: Reader
+    hot: HotReads
     blobs: Blobs
     feed: Feed
     pages: jinja2.Environment

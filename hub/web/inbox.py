@@ -20,7 +20,7 @@ from sqlalchemy.sql import Executable
 from hub.conversations import history, queries, timeline, wording
 from hub.conversations.commands import reachable
 from hub.conversations.queries import VIEWS, Cursor, View
-from hub.storage.search import match_expression
+from hub.storage.search import FOUND_FROM, FOUND_TO
 from hub.web import tickets
 from hub.web.auth import now_of, require_agent
 from hub.web.context import HUB, Hub
@@ -178,7 +178,7 @@ async def _screen(request: web.Request, view: View | None) -> web.StreamResponse
         if lasting is not None and (lasting.id != asked.customer_id or lasting.ticket_id is not None):
             raise web.HTTPFound(f"/conversations/{lasting.id}")
     # Noted before anything is read: what commits meanwhile arrives on the live stream and is read again.
-    seq = hub.feed.last_seq
+    seq = hub.feed.last_id
     beside, chosen = await asyncio.gather(_beside(hub, asked), _chosen(hub, asked))
     whole = "parts" not in request.query
     return render(
@@ -204,11 +204,13 @@ def _words(hub: Hub, asked: Asked) -> dict[str, Any]:
     }
 
 
-async def _read(hub: Hub, *statements: Executable | None) -> list[Any]:
+async def _read(hub: Hub, *statements: Executable | queries.Prepared | None) -> list[Any]:
     """Rows of several statements at once; nothing for a part that was not asked for."""
 
-    async def one(statement: Executable | None) -> Sequence[Any]:
-        return () if statement is None else await hub.reader.all(statement)
+    async def one(statement: Executable | queries.Prepared | None) -> Sequence[Any]:
+        if statement is None:
+            return ()
+        return await (hub.reader.all(*statement) if isinstance(statement, tuple) else hub.reader.all(statement))
 
     return list(await asyncio.gather(*(one(statement) for statement in statements)))
 
@@ -223,13 +225,13 @@ async def _beside(hub: Hub, asked: Asked) -> dict[str, Any]:
         page = [_ticket_row(row, known, asked) for row in rows[: asked.rows]]
         more = str(Cursor(rows[asked.rows - 1].last_at, rows[asked.rows - 1].id)) if len(rows) > asked.rows else ""
         return {"counts": counted[0] if counted else None, "rows": page, "more": more, "people": (), "behind": 0}
-    match = match_expression(asked.query) if "list" in asked.parts else ""
+    found = hub.reader.search.found(asked.query) if "list" in asked.parts else None
     counted, rows, people, behind = await _read(
         hub,
         counting,
-        queries.found(match) if match else None,
-        queries.people(asked.query) if match else None,
-        queries.index_lag() if match else None,
+        found,
+        queries.people(asked.query) if found is not None else None,
+        hub.reader.search.lag if found is not None else None,
     )
     return {
         "counts": counted[0] if counted else None,
@@ -264,7 +266,7 @@ def _found_row(row: Any, known: dict[int, Way], asked: Asked) -> Row:
         href=asked.href(ticket=row.ticket_id, customer=row.conversation_id if row.ticket_id is None else None, m=row.id),
         ticket_id=row.ticket_id,
         name=wording.customer_name(row.name, row.kind, row.address),
-        preview=wording.found_pieces(row.snippet, queries.FOUND_FROM, queries.FOUND_TO),
+        preview=wording.found_pieces(row.snippet, FOUND_FROM, FOUND_TO),
         at=row.created_at,
         way=Way(0, "note", "Note", 0) if row.direction == "note" else _way(known, row.channel_id),
         assignee="",

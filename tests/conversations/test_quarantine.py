@@ -11,15 +11,15 @@ import pytest
 
 from hub.conversations.quarantine import OVERSIZE, SIGNATURE, UNPARSEABLE, Keep, Settle, SweepUnverified
 from hub.policy import DAY, SECOND
-from tests.storage import POLICY, SMS, WHATSAPP, Store, open_store
+from tests.storage import ENGINES, POLICY, SMS, WHATSAPP, Store, open_store
 from tests.storage.test_writer import held, queued
 
 KEPT = 5
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(tmp_path, replace(POLICY, signatures_kept=KEPT)) as opened:
+@pytest.fixture(params=ENGINES)
+async def store(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with open_store(tmp_path, replace(POLICY, signatures_kept=KEPT), engine=request.param) as opened:
         yield opened
 
 

@@ -79,7 +79,7 @@ async def reader(path: Path) -> AsyncIterator[Reader]:
 async def pages(reader: Reader, view: str, limit: int) -> list[list[Any]]:
     after, found = None, []
     for _ in range(100):
-        rows = await reader.all(queries.tickets(VIEWS[view], ME, NOW, after, limit))
+        rows = await reader.all(*queries.tickets(VIEWS[view], ME, NOW, after, limit))
         found.append(list(rows[:limit]))
         if len(rows) <= limit:
             return found
@@ -114,7 +114,7 @@ async def test_the_pages_of_a_view_are_complete_ordered_and_without_doubles(path
 async def test_a_page_follows_the_index_and_never_sorts_a_whole_view(path: Path) -> None:
     connection = sqlite3.connect(path)
     for table, index, statement in (
-        ("ticket", "ix_ticket_status_last_at", queries.tickets(VIEWS["open"], ME, NOW, Cursor(NOW, 5))),
+        ("ticket", "ix_ticket_status_last_at", queries.tickets(VIEWS["open"], ME, NOW, Cursor(NOW, 5))[0]),
         ("message", "ix_message_conversation_id", history.messages(1, before=500)),
         ("event", "ix_event_customer_id", history.events(1, NOW, None)),
         ("hold", "ix_hold_customer_id", history.holds(1, NOW)),
@@ -165,16 +165,16 @@ async def test_counts_tell_views_apart_and_unread_is_my_own(path: Path, reader: 
             read(OTHER, 3, 12),  # a colleague's reading is not mine
         ],
     )
-    counts = await reader.first(queries.counts(ME))
+    counts = await reader.first(*queries.counts(ME))
     assert counts is not None
     assert counts._asdict() == {"open": 4, "mine": 1, "unassigned": 2, "snoozed": 1, "resolved": 1, "all": 6, "unread": 2}
-    rows = await reader.all(queries.tickets(VIEWS["open"], ME, NOW))
+    rows = await reader.all(*queries.tickets(VIEWS["open"], ME, NOW))
     assert {row.id: bool(row.unread) for row in rows} == {1: True, 2: False, 3: True, 6: False}
 
 
 async def test_a_count_stops_where_nobody_reads_on(path: Path, reader: Reader) -> None:
     put(path, person(1) + [ticket(n) for n in range(1, queries.COUNT_UPTO + 30)])
-    counts = await reader.first(queries.counts(ME))
+    counts = await reader.first(*queries.counts(ME))
     assert counts is not None
     assert counts.open == queries.COUNT_UPTO
 
@@ -191,7 +191,7 @@ async def test_a_count_stops_where_nobody_reads_on(path: Path, reader: Reader) -
 )
 async def test_a_customer_is_held_while_a_lease_runs(path: Path, reader: Reader, hold: Hold, held: bool) -> None:
     put(path, person(1) + person(2) + [ticket(1), hold])
-    [row] = await reader.all(queries.tickets(VIEWS["open"], ME, NOW))
+    [row] = await reader.all(*queries.tickets(VIEWS["open"], ME, NOW))
     assert bool(row.held) is held
     assert bool(await reader.all(history.holds(1, NOW))) is held
 
@@ -263,7 +263,7 @@ async def test_no_search_is_a_syntax_error(path: Path, reader: Reader, typed: st
     put(path, [*person(1), message(1, text="plain text")])
     match = match_expression(typed)
     if match:
-        await reader.all(queries.found(match))
+        await reader.all(reader.search.statement.bindparams(match=match))
     await reader.all(queries.people(typed))
 
 
@@ -276,10 +276,10 @@ async def test_search_finds_newest_first_marks_the_words_and_says_how_far_it_lag
     connection.commit()
     connection.close()
     put(path, [Setting("search.watermark", "2")])
-    rows = await reader.all(queries.found(match_expression("red jack")))
+    rows = await reader.all(reader.search.found("red jack"))
     assert [row.id for row in rows] == [2, 1]
     assert rows[1].snippet == "a \x02red\x03 \x02jacket\x03"
-    assert await reader.value(queries.index_lag()) == 1
+    assert await reader.value(reader.search.lag) == 1
 
 
 @pytest.mark.parametrize("typed", ["+49 150 000 0001", "+491500000001", " ADA@example.com "])

@@ -14,15 +14,15 @@ import pytest
 from hub.contract import Claim, Identified, Proof
 from hub.conversations.commands import Resolve
 from hub.customers.resolution import NoSender, weigh
-from tests.storage import CHAT, MAIL, SMS, WHATSAPP, Store, account, device, email, heard, message, open_store, phone
+from tests.storage import CHAT, ENGINES, MAIL, SMS, WHATSAPP, Store, account, device, email, heard, message, open_store, phone
 from tests.storage.test_writer import held, queued
 
 ADA = "+12025550123"
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(tmp_path) as opened:
+@pytest.fixture(params=ENGINES)
+async def store(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with open_store(tmp_path, engine=request.param) as opened:
         yield opened
 
 
@@ -142,8 +142,7 @@ async def test_a_customer_that_has_two_accounts_all_the_same_is_still_found(stor
     """An agent may join what no rule would; the next message must not make a third person."""
     await store.run(heard(CHAT, message(account("u1"), device("d1"))))
     await store.run(heard(CHAT, message(account("u2"), device("d2"))))
-    connection = store.writer._connection
-    connection.execute("UPDATE identifier SET customer_id = 1")
+    store.execute("UPDATE identifier SET customer_id = 1")
     for claims in ((account("u1"), device("d1")), (account("u2"), device("d2")), (device("d2"),), (account("u1"), device("d2"))):
         await store.run(heard(CHAT, message(*claims)))
     assert conversations(store)[2:] == [1, 1, 1, 1]

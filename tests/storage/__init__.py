@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import itertools
+import re
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+import pytest
+
 from hub import reactions
 from hub.contract import Claim, Inbound, InboundMessage, Proof
 from hub.conversations.ingest import Ingest, item
 from hub.policy import ChannelRule, Policy
-from hub.storage import migrate
+from hub.storage import migrate, postgres
+from hub.storage.columns import listed
 from hub.storage.facts import React
+from hub.storage.postgres_writer import PostgresWriter
+from hub.storage.reader import Reader, postgres_reader, sqlite_reader
 from hub.storage.records import Event
 from hub.storage.sqlite_writer import SqliteWriter
+from hub.storage.writer import Writer
+from tests.postgres import postgresql_missing, shared
 
 SMS, WHATSAPP, MAIL, CHAT = 1, 2, 3, 4
 
@@ -68,8 +80,8 @@ class Clock:
 class Store:
     """The real writer with what it announced, and direct reads of the file."""
 
-    path: Path
-    writer: SqliteWriter
+    path: Path | str  # a SQLite file, or a PostgreSQL URL
+    writer: Writer
     clock: Clock
     announced: list[list[Event]] = field(default_factory=list)
     owed: list[bool] = field(default_factory=list)
@@ -78,6 +90,8 @@ class Store:
         return await self.writer.run(work)
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
+        if isinstance(self.path, str):
+            return postgres_rows(self.path, sql, parameters)
         connection = sqlite3.connect(self.path)
         connection.row_factory = sqlite3.Row
         try:
@@ -85,19 +99,65 @@ class Store:
         finally:
             connection.close()
 
+    def execute(self, sql: str) -> None:
+        """Change what is stored behind the writer's back."""
+        if isinstance(self.path, str):
+            postgres_rows(self.path, sql)
+            return
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute(sql)
+
+    def reader(self) -> Reader:
+        """A reader of it; whoever asks closes it."""
+        return postgres_reader(self.path) if isinstance(self.path, str) else sqlite_reader(self.path)
+
     def value(self, sql: str, *parameters: Any) -> Any:
         return self.rows(sql, *parameters)[0][0]
 
     def events(self) -> list[Event]:
+        """What was stated so far: as the writer announced it, or (where every hub follows the table) as it is stored."""
+        if isinstance(self.path, str):
+            return [Event(*row) for row in self.rows(f"SELECT {listed('event')} FROM event ORDER BY seq")]
         return [event for events in self.announced for event in events]
 
 
+def postgres_rows(url: str, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """Rows of a statement in SQLite's spelling, read in a thread of its own: for tests that are inside an event loop."""
+    numbers = itertools.count(1)
+    numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", sql)
+
+    async def read() -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetch(numbered, *parameters)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, read()).result()
+
+
+ENGINES = [
+    "sqlite",
+    pytest.param("postgresql", marks=pytest.mark.skipif(bool(postgresql_missing()), reason=postgresql_missing())),
+]
+
+
+def _migrated(url: str) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, postgres.migrate(url)).result()
+
+
+def fresh_postgres() -> str:
+    """The URL of an empty PostgreSQL database at the newest step."""
+    return shared().create_database(_migrated)
+
+
 @asynccontextmanager
-async def open_store(directory: Path, policy: Policy = POLICY, react: React = reactions.react, **options: Any) -> AsyncIterator[Store]:
+async def open_store(
+    directory: Path, policy: Policy = POLICY, react: React = reactions.react, *, engine: str = "sqlite", **options: Any
+) -> AsyncIterator[Store]:
     """The real writer over a fresh database, closed at the end."""
-    path = directory / "hub.db"
-    if not path.exists():
-        fresh_database(directory)
     clock = Clock()
     announced: list[list[Event]] = []
     owed: list[bool] = []
@@ -106,6 +166,19 @@ async def open_store(directory: Path, policy: Policy = POLICY, react: React = re
         announced.append(list(events))
         owed.append(owes)
 
+    if engine == "postgresql":
+        url = fresh_postgres()
+        there = PostgresWriter(url, policy, react, on_commit, clock, **options)
+        await there.start()
+        try:
+            yield Store(url, there, clock, announced, owed)
+        finally:
+            await there.close()
+            shared().drop_database(url)
+        return
+    path = directory / "hub.db"
+    if not path.exists():
+        fresh_database(directory)
     writer = SqliteWriter(path, policy, react, on_commit, clock, **options)
     try:
         yield Store(path, writer, clock, announced, owed)

@@ -125,7 +125,7 @@ async def test_the_writer_indexes_when_it_is_idle(tmp_path: Path, steps: asyncio
 async def test_the_writer_does_not_wait_for_quiet_when_it_is_far_behind(
     tmp_path: Path, steps: asyncio.Queue[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hub.storage.writer.QUIET", 3_600.0)
+    monkeypatch.setattr("hub.storage.sqlite_writer.QUIET", 3_600.0)
     async with open_store(tmp_path) as store:
         await store.run(Say(tuple(f"text{n}" for n in range(SEARCH_BEHIND - 1))))
         assert steps.empty()

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from hub.conversations import Refusal
 from hub.storage import sqlite_writer as module
 from hub.storage import writer
 from hub.storage.facts import Facts, Needs
+from hub.storage.postgres_statements import key_locks
 from hub.storage.records import Customer, Event, Setting
 from hub.storage.writer import StorageBusy
 from tests.storage import Store, open_store
@@ -66,9 +68,23 @@ class Gate:
         assert self.opened.wait(30)
 
 
+@dataclass(frozen=True)
+class Wait:
+    """Waits for a lock, as work does that another hub is busy with."""
+
+    def needs(self, needs: Needs) -> None:
+        needs.rows.add(("setting", "key", "held"))
+
+    def decide(self, facts: Facts) -> None: ...
+
+
 @asynccontextmanager
 async def held(store: Store) -> AsyncIterator[Callable[[], None]]:
     """While the block runs everything queues; what it yields lets the writer go on."""
+    if isinstance(store.path, str):
+        async with _held_by_another(store.path, store) as release:
+            yield release
+        return
     gate = Gate(threading.Event(), threading.Event())
     waiting = asyncio.ensure_future(store.run(gate))
     await asyncio.to_thread(gate.entered.wait, 30)
@@ -76,6 +92,23 @@ async def held(store: Store) -> AsyncIterator[Callable[[], None]]:
         yield gate.opened.set
     finally:
         gate.opened.set()
+        await waiting
+
+
+@asynccontextmanager
+async def _held_by_another(url: str, store: Store) -> AsyncIterator[Callable[[], None]]:
+    needs = Needs()
+    Wait().needs(needs)
+    other = await asyncpg.connect(url)
+    await other.execute("SELECT pg_advisory_lock($1)", *key_locks(needs))
+    waiting = asyncio.ensure_future(store.run(Wait()))
+    async with asyncio.timeout(30):
+        while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass
+    try:
+        yield other.terminate  # an advisory lock ends with its connection
+    finally:
+        other.terminate()
         await waiting
 
 

@@ -1,0 +1,77 @@
+"""Hot look-ups on PostgreSQL: prepared statements on the raw driver, on a few connections of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from hub.storage.hot import HoldFact, SessionFact
+from hub.storage.postgres import LOST, POINT_QUERIES
+from hub.storage.writer import StorageBusy
+
+# Twice: the customer who owns the identifier, and whoever claimed it (holding needs less proof than joining).
+FACTS = """
+WITH asked(value, kind) AS (SELECT * FROM unnest($1::text[], $2::text[]))
+SELECT c.id AS customer_id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
+FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind JOIN customer c ON c.id = i.customer_id
+LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
+UNION ALL
+SELECT c.id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
+FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind
+JOIN evidence e ON e.other_id = i.id AND e.proof IN ('claimed', 'record')
+JOIN identifier s ON s.id = e.identifier_id JOIN customer c ON c.id = s.customer_id
+LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
+"""
+TOKEN = "SELECT id, name FROM api_token WHERE token_hash = $1 AND revoked_at IS NULL"  # noqa: S105
+SESSION = (
+    "SELECT a.id, a.email, a.name, a.role, s.csrf, s.seen_at, s.expires_at, a.disabled_at "
+    "FROM agent_session s JOIN agent a ON a.id = s.agent_id WHERE s.token_hash = $1"
+)
+
+
+class PostgresHot:
+    """`HotReads` on a PostgreSQL database. `start` it before use."""
+
+    def __init__(self, url: str) -> None:
+        self._pool: asyncpg.Pool[Any] = asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=4,
+            timeout=5,
+            command_timeout=5,
+            reset=_nothing,  # nothing here leaves anything behind, and resetting costs a crossing
+            server_settings={"application_name": "support-hub", "default_transaction_read_only": "on", **POINT_QUERIES},
+        )
+
+    async def start(self) -> None:
+        await self._pool
+
+    async def hold_facts(self, keys: Sequence[tuple[str, str]]) -> list[HoldFact]:
+        values, kinds = [value for value, _ in keys], [kind for _, kind in keys]
+        return [HoldFact._make(row) for row in await self._rows(FACTS, values, kinds)]
+
+    async def api_token(self, digest: str) -> tuple[int, str] | None:
+        found = await self._rows(TOKEN, digest)
+        return (found[0][0], found[0][1]) if found else None
+
+    async def session(self, digest: str) -> SessionFact | None:
+        found = await self._rows(SESSION, digest)
+        return SessionFact._make(found[0]) if found else None
+
+    async def _rows(self, statement: str, *arguments: Any) -> Sequence[Any]:
+        try:
+            async with self._pool.acquire(timeout=2) as connection:
+                rows: Sequence[Any] = await connection.fetch(statement, *arguments)
+                return rows
+        except (*LOST, asyncpg.PostgresError) as error:
+            # Without its text: it may quote what was asked for.
+            raise StorageBusy(f"The database could not be read ({type(error).__name__}). Ask again.") from None
+
+    async def close(self) -> None:
+        self._pool.terminate()
+
+
+async def _nothing(connection: Any) -> None:
+    return None
