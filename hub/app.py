@@ -23,10 +23,12 @@ from hub.contract import Channel, ChannelSettings, Destination, Place, Request, 
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.quarantine import SweepUnverified
+from hub.conversations.recovery import Recovery
 from hub.delivery.carriers import CardCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
 from hub.delivery.outbox import Outbox
 from hub.delivery.owed import introduce
-from hub.delivery.tokens import file_token, reply_token
+from hub.delivery.reconciler import Reconciler
+from hub.delivery.tokens import file_token, reply_token, reply_token_names
 from hub.holds.ledger import RenewLeases
 from hub.http import GuardedHttp
 from hub.policy import DAY, ChannelRule, Policy
@@ -201,7 +203,7 @@ class Running:
         self._writer = writer = self._engine.writer
         self._reader = reader = self._engine.reader
         newest, epoch = await self._engine.newest_event(), await writer.run(KnowEpoch())
-        feed = Feed(newest)
+        feed = Feed(newest, epoch)
         states = await writer.run(RegisterChannels(tuple((name, _key_digest(secret, own)) for name, (own, _, _) in built.channels.items())))
         channels = {}
         for name, (own, connector, place) in built.channels.items():
@@ -252,6 +254,8 @@ class Running:
             desk=AgentDesk(writer, reader),
             outbox=outbox,
         )
+        self._recovery = Recovery(channels, reader, writer, blobs, http, lambda token: reply_token_names(secret, token))
+        self._reconciler = Reconciler(channels, reader, writer, http, policy)
         if not self._serving:
             return
         await self._engine.follow(newest, feed.publish, outbox.wake)
@@ -268,7 +272,10 @@ class Running:
         if self.sandbox is not None:
             self.sandbox.hub_url = f"http://127.0.0.1:{self.port}"
             await self.sandbox.start()
-        await outbox.start()
+        # Beside other hubs nobody's leases are ours to release: a dead one's run out.
+        await outbox.start(release_leases=not self._engine.shared)
+        await self._reconciler.start()
+        await self._recovery.start()
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
         self._every(SWEEP_EVERY, self._sweep_logins)
@@ -336,6 +343,9 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for part in (getattr(self, "_recovery", None), getattr(self, "_reconciler", None)):
+            if part is not None:
+                await part.stop()
         if self._runner is not None:
             await self._runner.cleanup()
         hub = getattr(self, "hub", None)

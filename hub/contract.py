@@ -1,4 +1,4 @@
-"""What connectors and the hub agree on: plain data, four small protocols, and the ways a delivery can end.
+"""What connectors and the hub agree on: plain data, a few small protocols, and the ways a delivery can end.
 
 A connector only translates between a vendor's words and these. It reads no database and no clock, knows no other
 connector, and reaches the network only through the `Http` it is handed (or its vendor's SDK laid over that).
@@ -7,12 +7,12 @@ This module imports nothing of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 # --- Who is speaking -------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class InboundMessage:
     recipients: tuple[str, ...] = ()  # To and Cc, addresses only
     automatic: str = ""
     doubt: str = ""
-    original: bytes | None = None  # the whole mail as it came, where the request is not already that
+    original: bytes | None = None  # the whole mail as it came, or the webhook it would have been, where the request is not already that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +273,15 @@ class Http(Protocol):
 # --- Connectors ------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a provider takes messages: so many at once, then so many a second. A connector whose provider limits it has one as
+    its class attribute `pace`; `max_per_second` in the configuration overrides it."""
+
+    per_second: float
+    burst: int = 1
+
+
 class ChannelSettings(BaseModel):
     """The part of a channel's configuration every type shares; a connector adds its own fields."""
 
@@ -282,6 +291,7 @@ class ChannelSettings(BaseModel):
     address: str = ""  # the number or mailbox customers write to
     brand: str = "default"
     signature: Literal["enforce", "observe"] = "enforce"
+    max_per_second: float | None = Field(default=None, gt=0)  # messages out; None: as fast as the provider takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +334,40 @@ class Channel(Protocol):
 
     def is_sandbox(self) -> bool:
         """Whether it speaks to a loopback stand-in instead of the real provider."""
+        ...
+
+
+# What a channel may be able to do besides; asked for with isinstance().
+
+
+@runtime_checkable
+class Recovers(Protocol):
+    """A channel whose provider can be asked what customers wrote while nobody answered its webhooks."""
+
+    def received(self, since: float, until: float, http: Http) -> AsyncIterator[Sequence[InboundMessage]]:
+        """What came in between two times (unix seconds, by the provider's clock), the oldest page first and the oldest message
+        of each page first. Each bears the `provider_key` its webhook bore, so that it is stored once whichever way it came, and
+        as its `original` what that webhook's body would have been. Raises TryLater, or Refused where asking again cannot help."""
+        ...
+
+
+@runtime_checkable
+class Finds(Protocol):
+    """A channel whose provider can be asked whether a message of unknown fate went."""
+
+    async def find(self, message: OutboundMessage, sent_after: float, sent_before: float, http: Http) -> Sequence[DeliveryUpdate]:
+        """Every message the provider took between two times (unix seconds) that is the same as this one to whoever reads it: to the
+        same address, the same text, as many files. Which of them (if any) this one became is for the hub to judge. Raises TryLater
+        or Refused."""
+        ...
+
+
+@runtime_checkable
+class Advises(Protocol):
+    """A channel whose provider wants more than its webhook's address."""
+
+    def to_paste(self) -> Sequence[tuple[str, str]]:
+        """(what the provider's console calls the field, what to paste there), in the order they stand there."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -15,13 +16,13 @@ from email import policy
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import aiohttp
 
 from connectors.sandbox.server import SandboxServer
 from connectors.sandbox.slack import APP, TEAM, shown
-from connectors.sandbox.state import Callback, Campaign, CampaignLine, MailFile, Said, SlackPost, TwilioMessage
+from connectors.sandbox.state import Callback, Campaign, CampaignLine, MailFile, Said, SlackPost, TwilioInbound, TwilioMessage
 from connectors.shared.signatures import twilio_signature
 
 FORM = "application/x-www-form-urlencoded"
@@ -87,16 +88,21 @@ class SandboxActor:
 
     # --- phones ---
 
-    async def sms(self, from_: str, body: str, *, sid: str = "") -> HubAnswer:
-        """One SMS from the number `from_`. `sid` repeats a delivery, as a provider does that lost our answer."""
-        return await self._text("sms", from_, body, {}, None, sid)
+    async def sms(self, from_: str, body: str, *, sid: str = "", told: bool = True) -> HubAnswer:
+        """One SMS from the number `from_`. `sid` repeats a delivery, as a provider does that lost our answer; without being `told`
+        the hub can find it in Twilio's list only, as if it had been away."""
+        return await self._text("sms", from_, body, {}, None, sid, told)
 
-    async def whatsapp(self, from_: str, body: str, name: str, media: MailFile | None = None, *, sid: str = "") -> HubAnswer:
+    async def whatsapp(
+        self, from_: str, body: str, name: str, media: MailFile | None = None, *, sid: str = "", told: bool = True
+    ) -> HubAnswer:
         """One WhatsApp message from the number `from_`, with a picture if there is one."""
         extra = {"ProfileName": name, "WaId": from_.removeprefix("+"), "MessageType": "image" if media else "text"}
-        return await self._text("whatsapp", from_, body, extra, media, sid)
+        return await self._text("whatsapp", from_, body, extra, media, sid, told)
 
-    async def _text(self, channel: str, number: str, body: str, extra: Mapping[str, str], media: MailFile | None, sid: str) -> HubAnswer:
+    async def _text(
+        self, channel: str, number: str, body: str, extra: Mapping[str, str], media: MailFile | None, sid: str, told: bool
+    ) -> HubAnswer:
         prefix, to, path = (
             ("whatsapp:", self.addresses.whatsapp, self.addresses.whatsapp_path)
             if channel == "whatsapp"
@@ -108,17 +114,44 @@ class SandboxActor:
         fields = {"SmsMessageSid": sid, "NumMedia": "1" if media else "0"} | dict(extra)
         fields |= {"SmsSid": sid, "SmsStatus": "received", "Body": body, "To": prefix + to, "NumSegments": "1"}
         fields |= {"MessageSid": sid, "AccountSid": account, "From": prefix + number, "ApiVersion": "2010-04-01"}
-        media_path = ""
+        media_path = media_id = ""
         if media is not None:
             media_id = "ME" + secrets.token_hex(16)
             self.state.media[media_id] = media
             media_path = f"/twilio-cdn/{media_id}"
             url = f"{self.server.url}/2010-04-01/Accounts/{account}/Messages/{sid}/Media/{media_id}"
             fields |= {"MediaContentType0": media.content_type, "MediaUrl0": url}
+        if sid not in self.state.twilio_inbound:
+            self.state.twilio_inbound[sid] = TwilioInbound(
+                order=self.state.next_order(),
+                at=self.state.clock(),
+                sid=sid,
+                to=prefix + to,
+                from_=prefix + number,
+                body=body,
+                media=(media_id,) if media_id else (),
+            )
         said = self._said(channel, number, body, media_path=media_path)
+        if not told:
+            return self._heard(said, HubAnswer(0, "the hub was not told"))
         return self._heard(said, await self._twilio_post(self.public_url + path, fields))
 
     async def _twilio_post(self, url: str, fields: Mapping[str, str]) -> HubAnswer:
+        """Call a webhook as Twilio does: a failure to connect is tried once more, anything else is left at that, unless the overrides
+        behind the address's # ask for more (https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides)."""
+        url, _, overrides = url.partition("#")
+        asked = parse_qs(overrides)
+        retried = set(asked.get("rp", ["ct"])[0].split(","))
+        answer = HubAnswer(0, "")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                for _ in range(1 + min(int(asked.get("rc", ["1"])[0]), 5)):
+                    answer = await self._twilio_attempt(url, fields)
+                    if not retried & {_failure(answer), "all"} or not _failure(answer):
+                        break
+        return answer
+
+    async def _twilio_attempt(self, url: str, fields: Mapping[str, str]) -> HubAnswer:
         signature = twilio_signature(self.server.secrets.twilio_auth_token.encode(), url, fields.items())
         headers = {
             "Content-Type": f"{FORM}; charset=utf-8",
@@ -309,6 +342,13 @@ class SandboxActor:
                 return HubAnswer(response.status, await response.text(errors="replace"))
         except (aiohttp.ClientError, TimeoutError) as error:
             return HubAnswer(0, f"the hub could not be reached: {type(error).__name__}")
+
+
+def _failure(answer: HubAnswer) -> str:
+    """What went wrong in Twilio's words: no connection, no answer, an error; empty: nothing."""
+    if answer.status == 0:
+        return "ct" if "Connector" in answer.text else "rt"
+    return f"{answer.status // 100}xx" if answer.status >= 400 else ""
 
 
 def _button(post: SlackPost, action_id: str) -> tuple[str, dict[str, Any]]:

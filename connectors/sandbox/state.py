@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-PROVIDERS = ("twilio", "media", "slack", "mail", "marketing")
+PROVIDERS = ("twilio", "twilio_list", "media", "slack", "mail", "marketing")
 
 _Found = TypeVar("_Found")
 
@@ -35,6 +35,19 @@ class TwilioMessage:
     @property
     def number(self) -> str:
         return self.to.removeprefix("whatsapp:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwilioInbound:
+    """One message a person wrote to a number: in Twilio's list whether or not a webhook told the hub of it."""
+
+    order: int
+    at: float  # unix seconds
+    sid: str
+    to: str  # `whatsapp:` included
+    from_: str
+    body: str
+    media: tuple[str, ...] = ()  # media ids
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,6 +183,7 @@ class Failure:
 
     status: int | Literal["drop"]
     retry_after: int | None = None
+    carried_out: bool = False  # it did as asked before it answered so
 
 
 class SandboxState:
@@ -179,6 +193,7 @@ class SandboxState:
         self.clock = clock
         self.version = 0
         self.twilio_messages: list[TwilioMessage] = []
+        self.twilio_inbound: dict[str, TwilioInbound] = {}  # by sid, in the order they came
         self.slack_posts: list[SlackPost] = []
         self.slack_notices: list[SlackNotice] = []
         self.mails: list[Mail] = []
@@ -243,15 +258,28 @@ class SandboxState:
         }
         return ", ".join(f"{len(found)} {name}" for name, found in counts.items())
 
-    def fail_next(self, provider: str, *, status: int | Literal["drop"] = 500, times: int = 1, retry_after: int | None = None) -> None:
-        """Let the next `times` requests to `provider` (twilio, media, slack, mail, marketing) fail.
+    def twilio_sent(self) -> Counter[tuple[str, str]]:
+        """How often each text went to each address: more than once, and somebody read it twice."""
+        return Counter((message.to, message.body) for message in self.twilio_messages)
 
-        A number is answered as the vendor would and nothing is carried out (for `mail` it is the SMTP reply code); `drop`
-        carries the request out and then closes the connection without an answer.
+    def fail_next(
+        self,
+        provider: str,
+        *,
+        status: int | Literal["drop"] = 500,
+        times: int = 1,
+        retry_after: int | None = None,
+        carried_out: bool = False,
+    ) -> None:
+        """Let the next `times` requests to `provider` (twilio, twilio_list, media, slack, mail, marketing) fail.
+
+        A number is answered as the vendor would and nothing is carried out (for `mail` it is the SMTP reply code), unless
+        `carried_out` (Twilio's error 20500 leaves that open); `drop` carries the request out and then closes the connection
+        without an answer.
         """
         if provider not in self._failures:
             raise ValueError(f"{provider!r} is none of {', '.join(PROVIDERS)}")
-        self._failures[provider].extend([Failure(status, retry_after)] * times)
+        self._failures[provider].extend([Failure(status, retry_after, carried_out)] * times)
 
     def take_failure(self, provider: str) -> Failure | None:
         """The failure ordered for this request, if any."""

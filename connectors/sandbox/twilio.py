@@ -8,14 +8,15 @@ import re
 import secrets
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from connectors.sandbox.state import MailFile, SandboxState, TwilioMessage
+from connectors.sandbox.state import MailFile, SandboxState, TwilioInbound, TwilioMessage
 
 _ADDRESS = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}")
 _SENDER = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}|[0-9]{5,6}|[A-Za-z0-9 ]{1,11}")
@@ -49,6 +50,7 @@ class TwilioStandIn:
         app.router.add_post(account + "/Messages.json", self.create)
         app.router.add_get(account + "/Messages.json", self.list)
         app.router.add_get(account + "/Messages/{sid}.json", self.read)
+        app.router.add_get(account + "/Messages/{sid}/Media.json", self.media_list)
         app.router.add_get(account + "/Messages/{sid}/Media/{media}", self.media)
         app.router.add_get("/twilio-cdn/{media}", self.cdn)
 
@@ -58,7 +60,7 @@ class TwilioStandIn:
             return denied
         form = await request.post()
         failure = self._state.take_failure("twilio")
-        if failure is not None and failure.status != "drop":
+        if failure is not None and failure.status != "drop" and not failure.carried_out:
             return _failed(failure.status, failure.retry_after)
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
         media = tuple(str(value) for value in form.getall("MediaUrl", []))
@@ -77,32 +79,66 @@ class TwilioStandIn:
         self._state.twilio_messages.append(message)
         self._state.changed()
         if failure is not None:
-            return hang_up(request)
+            return hang_up(request) if failure.status == "drop" else _failed(failure.status, failure.retry_after)
         return web.json_response(self._resource(message), status=201)
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """One message by its sid."""
         if denied := self._denied(request):
             return denied
-        for message in self._state.twilio_messages:
+        for message in self._everything():
             if message.sid == request.match_info["sid"]:
                 return web.json_response(self._resource(message))
         return _error(20404)
 
     async def list(self, request: web.Request) -> web.StreamResponse:
-        """Messages, newest first, narrowed by `To` and `From` as Twilio's list is."""
+        """Messages in and out, newest first, narrowed by `To`, `From` and `DateSent` (`DateSent>`, `DateSent<`), page by page.
+
+        https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources. What waits in the queue has no DateSent,
+        and is in no list that is narrowed by it. A page token names the last message of the page before, so that what comes in
+        meanwhile shifts nothing.
+        """
         if denied := self._denied(request):
             return denied
+        if (failure := self._state.take_failure("twilio_list")) is not None:
+            return hang_up(request) if failure.status == "drop" else _failed(failure.status, failure.retry_after)
         wanted = request.query
-        found = [
-            self._resource(message)
-            for message in reversed(self._state.twilio_messages)
-            if wanted.get("To", message.to) == message.to and wanted.get("From", message.from_) == message.from_
-        ]
+        everything = sorted(self._everything(), key=lambda one: (one.at, one.order), reverse=True)
+        found = [message for message in everything if _wanted(message, wanted)]
         size = min(max(int(wanted.get("PageSize", "50")), 1), 1000) if wanted.get("PageSize", "50").isdigit() else 50
+        number = int(wanted.get("Page", "0")) if wanted.get("Page", "0").isdigit() else 0
+        token = wanted.get("PageToken", "").removeprefix("PA")
+        start = next((at + 1 for at, message in enumerate(found) if message.sid == token), 0)
+        shown = found[start : start + size]
         path = f"/2010-04-01/Accounts/{self._sid}/Messages.json"
-        page = {"messages": found[:size], "page": 0, "page_size": size, "start": 0, "end": len(found[:size]), "uri": path}
-        return web.json_response(page | {"first_page_uri": path, "next_page_uri": None, "previous_page_uri": None})
+        asked = {name: value for name, value in wanted.items() if name not in ("Page", "PageToken")} | {"PageSize": str(size)}
+
+        def uri(page: int, after: str = "") -> str:
+            return f"{path}?{urlencode(asked | {'Page': str(page)} | ({'PageToken': 'PA' + after} if after else {}))}"
+
+        page = {
+            "messages": [self._resource(message) for message in shown],
+            "page": number,
+            "page_size": size,
+            "start": start,
+            "end": max(start + len(shown) - 1, 0),
+            "uri": uri(number, token),
+            "first_page_uri": uri(0),
+            "next_page_uri": uri(number + 1, shown[-1].sid) if start + size < len(found) else None,
+            "previous_page_uri": None,
+        }
+        return web.json_response(page)
+
+    async def media_list(self, request: web.Request) -> web.StreamResponse:
+        """The files of one message (https://www.twilio.com/docs/messaging/api/media-resource)."""
+        if denied := self._denied(request):
+            return denied
+        sid = request.match_info["sid"]
+        message = self._state.twilio_inbound.get(sid)
+        path = f"/2010-04-01/Accounts/{self._sid}/Messages/{sid}/Media"
+        found = [] if message is None else [self._media(message, media) for media in message.media]
+        page = {"media_list": found, "page": 0, "page_size": 50, "start": 0, "end": max(len(found) - 1, 0), "uri": path + ".json"}
+        return web.json_response(page | {"first_page_uri": path + ".json", "next_page_uri": None, "previous_page_uri": None})
 
     async def media(self, request: web.Request) -> web.StreamResponse:
         """Lead on to the media store, as Twilio does (https://www.twilio.com/docs/messaging/api/media-resource)."""
@@ -128,31 +164,74 @@ class TwilioStandIn:
             return _error(20003)
         return None if request.match_info["account"] == self._sid else _error(20404)
 
-    def _resource(self, message: TwilioMessage) -> dict[str, Any]:
+    def _everything(self) -> Sequence[TwilioMessage | TwilioInbound]:
+        return [*self._state.twilio_messages, *self._state.twilio_inbound.values()]
+
+    def _media(self, message: TwilioInbound, media: str) -> dict[str, Any]:
+        return {
+            "account_sid": self._sid,
+            "content_type": self._state.media[media].content_type,
+            "date_created": _rfc2822(message.at),
+            "date_updated": _rfc2822(message.at),
+            "parent_sid": message.sid,
+            "sid": media,
+            "uri": f"/2010-04-01/Accounts/{self._sid}/Messages/{message.sid}/Media/{media}.json",
+        }
+
+    def _resource(self, message: TwilioMessage | TwilioInbound) -> dict[str, Any]:
         path = f"/2010-04-01/Accounts/{self._sid}/Messages/{message.sid}"
-        when = formatdate(message.at).replace("-0000", "+0000")
+        inbound = isinstance(message, TwilioInbound)
+        files = len(message.media if isinstance(message, TwilioInbound) else message.media_urls)
+        sent = _date_sent(message)
         return {
             "account_sid": self._sid,
             "api_version": "2010-04-01",
             "body": message.body,
-            "date_created": when,
-            "date_sent": None if message.status == "queued" else when,
-            "date_updated": when,
-            "direction": "outbound-api",
+            "date_created": _rfc2822(message.at),
+            "date_sent": None if sent is None else _rfc2822(sent),
+            "date_updated": _rfc2822(message.at),
+            "direction": "inbound" if inbound else "outbound-api",
             "error_code": None,
             "error_message": None,
             "from": None if message.from_.startswith("MG") else message.from_,
             "messaging_service_sid": message.from_ if message.from_.startswith("MG") else None,
-            "num_media": str(len(message.media_urls)),
+            "num_media": str(files),
             "num_segments": "1",
             "price": None,
             "price_unit": "USD",
             "sid": message.sid,
-            "status": message.status,
+            "status": "received" if isinstance(message, TwilioInbound) else message.status,
             "subresource_uris": {"media": path + "/Media.json"},
             "to": message.to,
             "uri": path + ".json",
         }
+
+
+def _rfc2822(at: float) -> str:
+    return formatdate(at).replace("-0000", "+0000")
+
+
+def _date_sent(message: TwilioMessage | TwilioInbound) -> float | None:
+    return None if isinstance(message, TwilioMessage) and message.status == "queued" else message.at
+
+
+def _wanted(message: TwilioMessage | TwilioInbound, wanted: Mapping[str, str]) -> bool:
+    if wanted.get("To", message.to) != message.to or wanted.get("From", message.from_) != message.from_:
+        return False
+    for name in ("DateSent", "DateSent>", "DateSent<"):
+        if name not in wanted:
+            continue
+        sent, limit = _date_sent(message), datetime.fromisoformat(wanted[name].replace("Z", "+00:00"))
+        limit = limit if limit.tzinfo else limit.replace(tzinfo=UTC)
+        if sent is None:
+            return False
+        # Whole seconds, as the list shows them. The signs stand for "on or after" and "on or before".
+        second = datetime.fromtimestamp(int(sent), UTC)
+        if name == "DateSent" and second.date() != limit.date():
+            return False
+        if (name == "DateSent>" and second < limit) or (name == "DateSent<" and second > limit):
+            return False
+    return True
 
 
 def _check(fields: Mapping[str, str], media: tuple[str, ...]) -> web.Response | None:

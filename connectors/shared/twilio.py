@@ -9,15 +9,17 @@ import asyncio
 import base64
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from email.message import Message as Headers
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from pydantic import ConfigDict, SecretStr, field_validator, model_validator
 
 from connectors.shared.loopback import is_loopback, is_loopback_url
 from connectors.shared.signatures import form_pairs, twilio_body_hash, twilio_signed
+from connectors.shared.twilio_lists import MessageLists, Resource, as_webhook, files, iso, when
 from connectors.shared.twilio_sdk import API, load_sdk, retry_after
 from connectors.shared.twilio_words import STATUSES, explain, media_name
 from hub.contract import (
@@ -48,6 +50,11 @@ from hub.contract import (
 MAX_MEDIA_BYTES = 20_000_000  # Twilio takes up to 16 MB (WhatsApp) and 5 MB (MMS)
 _MEDIA_PATH = re.compile(r"/Media/[A-Za-z0-9]+$")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+# Left to itself Twilio tries a webhook a second time only where it could not connect; this makes it five times, after any failure, all
+# within the 15 s it allows in all (https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides: connect and read
+# timeouts in ms). What stands behind the # is for Twilio: it does not reach us.
+RETRIES = "#rc=5&rp=all&ct=2000&rt=5000"
 
 
 class TwilioSettings(ChannelSettings):
@@ -120,7 +127,15 @@ class TwilioMessaging(ABC):
             return Verdict.BAD
         if not _is_form(request) and not twilio_body_hash(request.query, request.body):
             return Verdict.BAD
-        return Verdict.GOOD if twilio_signed(key, request.url, pairs, signature) else Verdict.BAD
+        # The overrides we ask for are not part of the address that is called. Should they be part of what is signed, that is the same.
+        if twilio_signed(key, request.url, pairs, signature) or twilio_signed(key, request.url + RETRIES, pairs, signature):
+            return Verdict.GOOD
+        return Verdict.BAD
+
+    def to_paste(self) -> Sequence[tuple[str, str]]:
+        """The webhook with its retries. The fallback is the same address: a second round for what the first did not deliver."""
+        url = self.place.inbound_url + RETRIES
+        return [("incoming messages, POST", url), ("fallback, POST", url)]
 
     def parse(self, request: Request) -> Sequence[Inbound]:
         """Translate one webhook: a message, or the status of one we sent, told apart by their fields. Raises Unparseable."""
@@ -182,13 +197,13 @@ class TwilioMessaging(ABC):
         if self.settings.messaging_service_sid:
             fields["messaging_service_sid"] = self.settings.messaging_service_sid
         else:
-            fields["from_"] = self.prefix + self.settings.address.removeprefix(self.prefix)
+            fields["from_"] = self._own_address
         if message.text:
             fields["body"] = message.text
         if message.attachments:
             fields["media_url"] = [file.public_url for file in message.attachments]
         if message.callback_url:
-            fields["status_callback"] = message.callback_url
+            fields["status_callback"] = message.callback_url + RETRIES
         try:
             created = await client.messages.create_async(**fields)
         except sdk.RestException as error:
@@ -215,6 +230,91 @@ class TwilioMessaging(ABC):
             limit = self.max_file_bytes // 1_000_000
             raise Refused(f"Not sent: {size / 1_000_000:.1f} MB of files; {self.label} by Twilio carries {limit} MB. Send a link instead.")
 
+    # --- asking afterwards ---
+
+    async def received(self, since: float, until: float, http: Http) -> AsyncIterator[Sequence[InboundMessage]]:
+        """What customers wrote here between two times, from Twilio's own list. Raises TryLater or Refused.
+
+        A listed message's DateSent is when its webhook was called (see `twilio_lists`); where Twilio has not come to that, it is when
+        the message came."""
+        lists = self._lists(http)
+        # The end is not asked for: whether Twilio counts a time of day there or only the date is not documented.
+        async for page in lists.oldest_first({**self._to_us(), "DateSent>": iso(since)}):
+            found = []
+            for resource in page:
+                at = when(resource, "date_sent", "date_created")
+                if at is not None and since <= at <= until and self._is_to_us(resource):
+                    found.append(await self._listed(resource, at, lists))
+            yield [one for one in found if one is not None]
+
+    def _to_us(self) -> dict[str, str]:
+        # A Messaging Service has several numbers, and the list no filter for it.
+        return {} if self.settings.messaging_service_sid else {"To": self._own_address}
+
+    def _is_to_us(self, resource: Resource) -> bool:
+        if resource.get("direction") != "inbound":
+            return False
+        if self.settings.address and resource.get("to") == self._own_address:
+            return True
+        service = self.settings.messaging_service_sid
+        return bool(service) and resource.get("messaging_service_sid") == service and str(resource.get("to")).startswith(self.prefix)
+
+    async def _listed(self, resource: Resource, at: float, lists: MessageLists) -> InboundMessage | None:
+        sid = str(resource["sid"])
+        media: list[tuple[str, str]] = []
+        if files(resource):
+            media = [(lists.media_url(sid, str(one["sid"])), str(one.get("content_type") or "")) for one in await lists.media(sid)]
+        form = as_webhook(resource, media)
+        try:
+            said = self._message(sid, form)
+        except Unparseable:
+            return None  # of another channel: a number may take both SMS and WhatsApp
+        if not isinstance(said, InboundMessage):
+            return None
+        return replace(said, sent_at=int(at * 1_000_000), original=urlencode(form).encode())
+
+    async def find(self, message: OutboundMessage, sent_after: float, sent_before: float, http: Http) -> Sequence[DeliveryUpdate]:
+        """Messages in Twilio's list that say the same to the same number. Raises TryLater or Refused.
+
+        Compared are the text, letter by letter (of spaces and line ends only that they are there: nobody promises that Twilio keeps
+        them as they were), and the number of files; the time is that of creation. The list is not narrowed by
+        DateSent, which a message still in Twilio's queue has not got: one customer's is short, and read only as far back as needed."""
+        filters = {"To": self.prefix + message.to.removeprefix(self.prefix)}
+        service = self.settings.messaging_service_sid
+        if not service:
+            filters["From"] = self._own_address
+        found = []
+        async for page in self._lists(http).newest_first(filters):
+            for resource in page:
+                at = when(resource, "date_created", "date_sent")
+                if (
+                    at is not None
+                    and sent_after <= at <= sent_before
+                    and str(resource.get("direction")).startswith("outbound")
+                    and str(resource.get("body") or "").split() == message.text.split()
+                    and files(resource) == len(message.attachments)
+                    and (not service or resource.get("messaging_service_sid") == service)
+                ):
+                    found.append(_found(resource))
+            oldest = when(page[-1], "date_created", "date_sent") if page else None
+            if oldest is not None and oldest < sent_after:
+                break
+        return found
+
+    @property
+    def _own_address(self) -> str:
+        return self.prefix + self.settings.address.removeprefix(self.prefix)
+
+    def _lists(self, http: Http) -> MessageLists:
+        if not self.settings.auth_token.get_secret_value():
+            raise Refused(f"Channel {self.place.name} has no auth_token. Set it (Twilio console, Account Info).")
+        return MessageLists(self.settings.base_url, self.settings.account_sid, self._authorization, http)
+
+    @property
+    def _authorization(self) -> str:
+        login = f"{self.settings.account_sid}:{self.settings.auth_token.get_secret_value()}".encode()
+        return f"Basic {base64.b64encode(login).decode()}"
+
     async def fetch(self, url: str, http: Http) -> Attachment:
         """Fetch a media file of up to 20 MB. Raises Refused (for a foreign host before any connection) or TryLater.
 
@@ -224,8 +324,7 @@ class TwilioMessaging(ABC):
         """
         if not self._is_twilio_media(url):
             raise Refused(f"Not fetched: {_host(url)} is not a Twilio media address.")
-        login = f"{self.settings.account_sid}:{self.settings.auth_token.get_secret_value()}".encode()
-        answer = await _get(url, http, {"authorization": f"Basic {base64.b64encode(login).decode()}"})
+        answer = await _get(url, http, {"authorization": self._authorization})
         if answer.status in _REDIRECTS:
             target = _joined(url, answer.headers.get("location", ""))
             if not self._is_media_store(target):
@@ -280,6 +379,19 @@ def _status(sid: str, word: str, form: Mapping[str, str], query: str) -> Inbound
         delivery_id=int(ours) if ours.isascii() and ours.isdigit() and len(ours) < 19 else None,
         provider_message_id=sid,
         error=explain(code, _clean(form.get("ErrorMessage", ""))) if code or status is MessageStatus.FAILED else "",
+    )
+
+
+def _found(resource: Resource) -> DeliveryUpdate:
+    # A word we do not know still tells that Twilio has it.
+    status = STATUSES.get(str(resource.get("status") or "").lower(), MessageStatus.SENT)
+    code = str(resource.get("error_code") or "")
+    failed = status is MessageStatus.FAILED
+    return DeliveryUpdate(
+        provider_key=f"found:{resource['sid']}",
+        status=status,
+        provider_message_id=str(resource["sid"]),
+        error=explain(code, _clean(str(resource.get("error_message") or ""))) if failed else "",
     )
 
 

@@ -10,6 +10,15 @@ import click
 
 from hub.cli.shared import config_option, fail, settings_from
 
+# Channel type -> how long we may be away; what the vendors' own pages say is linked in docs/install.md.
+AWAY = {
+    "twilio_sms": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
+    "twilio_whatsapp": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
+    "email_sendgrid": "72 hours, while something answers 5xx: SendGrid drops a mail on 3xx, 4xx and a name that does not resolve",
+    "email_raw": "as long as your mail server keeps in its queue what it could not post",
+    "webchat": "no time: visitors need the hub to write at all, and see that it is away",
+}
+
 
 @click.command()
 @config_option
@@ -46,6 +55,7 @@ def check(config: Path) -> None:
     from hub import keys
     from hub.app import configure, keyless, webhook_urls
     from hub.config import ConfigError
+    from hub.contract import Advises
     from hub.storage import migrate, sqlite_library
 
     try:
@@ -65,8 +75,13 @@ def check(config: Path) -> None:
     if settings.sandbox.enabled:
         click.echo("Sandbox         on: the providers are stand-ins on this machine; nobody real is reached")
     click.echo("\nPaste at your providers:")
+    advised = {place.inbound_url: channel for _, channel, place in built.channels.values() if isinstance(channel, Advises)}
     for where, url in webhook_urls(settings, built):
-        click.echo(f"  {where:<44} {url}")
+        for field, value in advised[url].to_paste() if url in advised else (("", url),):
+            click.echo(f"  {f'{where}: {field}' if field else where:<44} {value}")
+    click.echo("\nAway (stopped, unreachable, its disk full), the hub loses nothing that customers write for:")
+    for name, entry in settings.channels.items():
+        click.echo(f"  {name:<16} {AWAY[entry['type']]}")
     faults = [
         f"channels.{name}: has no key to verify deliveries with, so it takes none. Set its password, token or verification key."
         for name in keyless(built)

@@ -24,6 +24,7 @@ log = structlog.get_logger("hub.storage")
 
 AT_A_TIME = 1_000  # events
 POLL = 1.0  # seconds
+QUIET = 0.2  # seconds without news
 AFTER = f"SELECT {listed('event')} FROM event WHERE seq > $1 ORDER BY seq LIMIT {AT_A_TIME}"  # noqa: S608
 
 
@@ -93,12 +94,23 @@ class Follower:
             if await self._catch_up(connection):
                 self._wake()
             self.confirmed = began
-            if not self._told.is_set() or index.behind(self._last):
-                while await index.step(self._last) and not (self._told.is_set() and not index.behind(self._last)):
-                    pass
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL):
-                    await self._told.wait()
+            while index.behind(self._last) and await index.step(self._last):
+                pass
+            # Index the rest after a quiet moment: between two single messages it would hold up the second one.
+            if not await self._quiet(QUIET):
+                continue
+            while not self._told.is_set() and await index.step(self._last):
+                pass
+            await self._quiet(POLL)
+
+    async def _quiet(self, seconds: float) -> bool:
+        """Wait for so long; whether nothing was told meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
+        except TimeoutError:
+            return True
+        return False
 
     async def _catch_up(self, connection: asyncpg.Connection[Any]) -> bool:
         found = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 
@@ -17,8 +16,9 @@ import structlog
 from aiohttp import web
 from sqlalchemy import select
 
-from hub.contract import Answer, Attachment, Inbound, InboundMessage, Request, Unparseable, Verdict
-from hub.conversations.ingest import Ingest, Item, Outcome, Raw, StoredFile, item
+from hub.contract import Answer, Inbound, Request, Unparseable, Verdict
+from hub.conversations.ingest import Ingest, Outcome, Raw
+from hub.conversations.intake import prepare
 from hub.conversations.quarantine import OVERSIZE, SIGNATURE, UNPARSEABLE, Keep, Settle, Verified
 from hub.customers.resolution import NoSender
 from hub.delivery.tokens import reply_token_names
@@ -143,34 +143,13 @@ async def _understand(
 
 async def ingest(hub: Hub, bound: BoundChannel, said: Sequence[Inbound], *, trusted: bool, raw: Raw | None) -> Outcome:
     """Store what was said: files first, synced, then everything in one commit."""
-    items = tuple([await _prepare(hub, one, trusted) for one in said])
+    items = tuple([await prepare(one, trusted, hub.blobs, lambda token: reply_token_names(hub.secret, token)) for one in said])
     return await hub.writer.run(Ingest(bound.rule.id, items, raw))
 
 
 async def accept(hub: Hub, bound: BoundChannel, items: Sequence[Inbound]) -> None:
     """Ingest what a channel of our own proved itself (a visitor who signed in). Raises StorageBusy."""
     await ingest(hub, bound, items, trusted=True, raw=None)
-
-
-async def _prepare(hub: Hub, said: Inbound, trusted: bool) -> Item:
-    if not isinstance(said, InboundMessage) or not (said.attachments or said.reply_token):
-        return item(said, trusted)
-    files = tuple([await _store(hub, attachment) for attachment in said.attachments])
-    return item(said, trusted, files, reply_token_names(hub.secret, said.reply_token) if said.reply_token else None)
-
-
-async def _store(hub: Hub, attachment: Attachment) -> StoredFile:
-    sha256 = await asyncio.to_thread(hub.blobs.put, attachment.data) if attachment.data is not None else ""
-    return StoredFile(
-        secrets.token_hex(16),
-        attachment.name,
-        attachment.content_type,
-        len(attachment.data or b""),
-        sha256,
-        attachment.content_id,
-        attachment.inline,
-        attachment.url,
-    )
 
 
 async def _raw(hub: Hub, seen: Request, verdict: Verdict) -> Raw:

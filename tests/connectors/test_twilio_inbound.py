@@ -336,6 +336,14 @@ def test_our_delivery_id_comes_back_in_the_callbacks_query(query: str, delivery_
     assert found.delivery_id == delivery_id
 
 
+def test_a_message_that_comes_by_the_fallback_is_the_same_message() -> None:
+    """https://www.twilio.com/docs/messaging/guides/webhook-request: the fallback is told what was wrong with the first address."""
+    fields = {"MessageSid": "SM1", "From": "+15555550101", "To": "+15555550100", "Body": "Hello", "NumMedia": "0", "SmsStatus": "received"}
+    late = {"ErrorCode": "11200", "ErrorUrl": "https://hub.example/in/sms"}
+    assert one(TwilioSms, fields | late) == one(TwilioSms, fields)
+    assert isinstance(one(TwilioSms, fields), InboundMessage)
+
+
 ECHOES = {
     "from the API": {"Direction": "outbound-api", "From": "+15555550199"},
     "from TwiML": {"Direction": "outbound-reply", "From": "+15555550199"},

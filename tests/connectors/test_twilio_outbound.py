@@ -20,7 +20,7 @@ from openapi_core.exceptions import OpenAPIError
 from openapi_core.testing import MockRequest, MockResponse
 from pydantic import ValidationError
 
-from connectors.shared.twilio import TwilioMessaging
+from connectors.shared.twilio import RETRIES, TwilioMessaging
 from connectors.twilio_sms import TwilioSms
 from connectors.twilio_whatsapp import TwilioWhatsApp
 from hub.contract import HttpResponse, NoAnswer, NotSent, OutboundAttachment, OutboundMessage, Place, Refused, Sent, TryLater, Unknown
@@ -193,7 +193,7 @@ TO, FROM, WA_TO, WA_FROM = (
     ("To", "whatsapp:+15555550101"),
     ("From", "whatsapp:+15555550100"),
 )
-STATUS, BODY = ("StatusCallback", CALLBACK), ("Body", "Hello")
+STATUS, BODY = ("StatusCallback", CALLBACK + RETRIES), ("Body", "Hello")
 SENDS: dict[str, tuple[type[TwilioMessaging], dict[str, Any], dict[str, Any], list[tuple[str, str]]]] = {
     "SMS": (TwilioSms, {}, {}, [TO, STATUS, FROM, BODY]),
     "any characters": (TwilioSms, {}, {"text": "a&b=c + ü 🙂\n€"}, [TO, STATUS, FROM, ("Body", "a&b=c + ü 🙂\n€")]),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from connectors.shared.signatures import form_pairs, twilio_signature, twilio_signed
+from connectors.shared.twilio import RETRIES
 from connectors.twilio_sms import TwilioSms
 from hub.contract import Channel, Place, Request, Verdict
 from tests.shared_data import shared
@@ -212,6 +213,35 @@ def test_malformed_forms_decode_as_the_standard_library_does(body: str) -> None:
 @given(body=st.binary(max_size=60), signature=st.binary(max_size=30))
 def test_any_bytes_get_a_verdict(body: bytes, signature: bytes) -> None:
     assert judge(post(URL, body, base64.b64encode(signature).decode() or None)) in (Verdict.BAD, Verdict.UNSIGNED)
+
+
+@pytest.mark.parametrize(
+    ("signed", "verdict"),
+    [
+        (URL, Verdict.GOOD),  # a request's address ends before the #
+        (URL + RETRIES, Verdict.GOOD),  # the address as it was pasted
+        (URL.replace("hub.example/", "hub.example:443/") + RETRIES, Verdict.GOOD),
+        (URL + "#rc=5", Verdict.BAD),
+        (URL + "?delivery=7" + RETRIES, Verdict.BAD),
+        (URL.replace("sms", "whatsapp") + RETRIES, Verdict.BAD),
+    ],
+)
+def test_the_retries_asked_for_behind_the_address_do_not_spoil_its_signature(signed: str, verdict: Verdict) -> None:
+    """Twilio's own validator signs whatever address it is given; which of the two Twilio gives it is not written anywhere."""
+    assert RETRIES.startswith("#")
+    signature = RequestValidator("12345").compute_signature(signed, dict(form_pairs(BODY)))
+    assert judge(post(URL, BODY, signature)) is verdict
+
+
+def test_what_is_pasted_is_the_webhook_with_its_retries() -> None:
+    assert {value for _, value in channel().to_paste()} == {URL + RETRIES}
+    asked = dict(parse_qsl(RETRIES[1:]))
+    # https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides: ranges of each
+    assert 0 <= int(asked["rc"]) <= 5
+    assert 100 <= int(asked["ct"]) <= 10_000
+    assert 100 <= int(asked["rt"]) <= 15_000
+    assert asked["rp"] == "all"
+    assert int(asked["rt"]) > 2_000, "we may take 2 s until we ask to come back"
 
 
 def test_it_is_a_channel() -> None:
