@@ -378,7 +378,7 @@ def test_a_source_at_another_step_is_not_copied(grown: Path, tmp_path: Path) -> 
     assert "run `hub migrate` first" in run("copy-database", str(grown), str(tmp_path / "new.db"), expect=1)
 
 
-KILLED_AT = ("copied customer", "copied message", "copied setting", "compared message", "compared setting")
+KILLED_AT = ("copied message", "copied setting", "compared setting")
 KILL = """
 import asyncio, os, sys
 import hub.storage
@@ -418,7 +418,7 @@ async def test_a_copy_killed_anywhere_leaves_postgresql_empty(grown: Path, postg
     def killed(point: str) -> Any:
         return subprocess.run([sys.executable, "-c", KILL, str(grown), postgres_url, point], check=False, cwd=ROOT, capture_output=True)
 
-    for point in KILLED_AT[1:]:
+    for point in KILLED_AT:
         found = await asyncio.to_thread(killed, point)
         assert found.returncode == -9, found.stderr
         await gone(postgres_url)
@@ -432,6 +432,15 @@ async def gone(url: str) -> None:
     async with asyncio.timeout(30):
         await connection.execute(f"SELECT pg_advisory_lock({postgres.SERVING})")
     await connection.close()
+
+
+@needs_postgresql
+async def test_migrate_brings_the_configured_postgresql_to_this_step(tmp_path: Path, postgres_url: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"database_url: {postgres_url}\n")
+    assert "brought at step" in await asyncio.to_thread(run, "migrate", "--config", str(config))
+    assert "was already at step" in await asyncio.to_thread(run, "migrate", "--config", str(config))
+    assert await postgres.current(postgres_url) == migrate.HEAD
 
 
 @needs_postgresql
