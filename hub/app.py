@@ -346,13 +346,15 @@ class Running:
         for part in (getattr(self, "_recovery", None), getattr(self, "_reconciler", None)):
             if part is not None:
                 await part.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
         hub = getattr(self, "hub", None)
+        # Side by side: both have their patience, and ten seconds is what a supervisor gives us.
+        ending = [self._runner.cleanup()] if self._runner is not None else []
+        if hub is not None:
+            ending.append(hub.outbox.stop(DRAIN))
+        await asyncio.gather(*ending)
         if hub is not None:
             for room in hub.rooms.values():
                 await room.close()
-            await hub.outbox.stop(DRAIN)
         if self.sandbox is not None:
             await self.sandbox.close()
             await self.sandbox.server.stop()

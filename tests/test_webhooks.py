@@ -30,6 +30,7 @@ from sqlalchemy import func, select
 from connectors.shared.signatures import twilio_signature
 from hub.app import Running
 from hub.config import Settings, load
+from hub.contract import Attachment, Claim, InboundMessage, Proof
 from hub.conversations import ingest as ingest_module
 from hub.conversations.commands import Reply, Resolve
 from hub.storage.postgres_writer import PostgresWriter
@@ -617,3 +618,19 @@ async def test_one_person_on_sms_and_whatsapp_is_one_conversation(desk: Desk) ->
     assert (await sandbox.whatsapp(ADA, "By WhatsApp", "Ada")).status == 200
     assert (await sandbox.sms(BOB, "Another person")).status == 200
     assert [row.conversation_id for row in await desk.rows("message")] == [1, 1, 2]
+
+
+async def test_characters_no_database_holds_are_replaced_and_the_message_is_kept(desk: Desk) -> None:
+    """PostgreSQL refuses NUL in a text: the customer must not hear of that, and no engine may hold another text than the other."""
+    said = InboundMessage(
+        provider_key="nul-\0",
+        claims=(Claim("phone", ADA, Proof.CHANNEL),),
+        text="before\0after \ud800",
+        subject="a\0b",
+        references=("<a\0@b>",),
+        attachments=(Attachment("n\0.txt", "text/plain", b"data"),),
+    )
+    for _ in range(2):
+        await webhooks.ingest(desk.hub, desk.hub.channels["sms"], [said], trusted=True, raw=None)
+    assert [(row.text, row.subject) for row in await desk.rows("message")] == [("before\ufffdafter \ufffd", "a\ufffdb")]
+    assert [row.name for row in await desk.rows("attachment")] == ["n\ufffd.txt"]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hub.cli.shared import config_option, fail, settings_from
+
+if TYPE_CHECKING:
+    from hub.config import Settings
 
 # Channel type -> how long we may be away; what the vendors' own pages say is linked in docs/install.md.
 AWAY = {
@@ -65,13 +69,14 @@ def check(config: Path) -> None:
     except (ConfigError, keys.BadSecret, OSError) as error:
         fail(str(error))
     click.echo(f"Configuration   ok: {len(built.channels)} channels, {len(built.rooms)} rooms, {len(built.destinations)} destinations")
-    database = settings.storage.database
     try:
-        standing = migrate.current(database) if database.exists() else None
+        database, standing = standing_of(settings)
     except migrate.DatabaseUnreadable as error:
         fail(str(error))
     click.echo(f"Database        {database}: {standing or 'not there yet; made at first start'} (this hub: {migrate.HEAD})")
-    click.echo(f"SQLite          {sqlite_library.VERSION}")
+    on_sqlite = settings.database_url is None
+    if on_sqlite:
+        click.echo(f"SQLite          {sqlite_library.VERSION}")
     if settings.sandbox.enabled:
         click.echo("Sandbox         on: the providers are stand-ins on this machine; nobody real is reached")
     click.echo("\nPaste at your providers:")
@@ -88,10 +93,10 @@ def check(config: Path) -> None:
     ]
     faults += [
         f"storage.{name}: {place} cannot be written by this user. Give its directory to the user the hub runs as, or name another place."
-        for name, place in (("database", database), ("files", settings.storage.files), ("secret_file", settings.storage.secret_file))
-        if not writable(place)
+        for name, place in settings.storage
+        if not (name == "database" and not on_sqlite) and not writable(place)
     ]
-    if not sqlite_library.SOUND:
+    if on_sqlite and not sqlite_library.SOUND:
         faults.append(f"SQLite {sqlite_library.VERSION} can corrupt a database: install the pysqlite3 package, or SQLite 3.51.3 or newer.")
     if standing is not None and standing > migrate.HEAD:
         faults.append(f"{database} was written by a newer hub. Install that version.")
@@ -101,6 +106,19 @@ def check(config: Path) -> None:
         )
     if faults:
         fail("\n".join(faults))
+
+
+def standing_of(settings: Settings) -> tuple[str, str | None]:
+    """The database as people know it, and the step it stands at (None: empty, or not there). Raises DatabaseUnreadable."""
+    from hub.storage import migrate
+
+    if settings.database_url is None:
+        path = settings.storage.database
+        return str(path), migrate.current(path) if path.exists() else None
+    from hub.storage import postgres
+
+    url = settings.database_url.get_secret_value()
+    return postgres.shown(url), asyncio.run(postgres.current(url))
 
 
 def writable(path: Path) -> bool:

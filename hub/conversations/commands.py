@@ -12,6 +12,7 @@ from typing import Protocol
 
 from hub.conversations import Refusal, tickets
 from hub.conversations.ingest import preview
+from hub.conversations.text import storable
 from hub.customers.resolution import PROVEN
 from hub.policy import ChannelRule
 from hub.storage.facts import Facts, Needs
@@ -96,7 +97,7 @@ class Reply:
             ticket_id=ticket.id,
             direction="out",
             status="queued",
-            text=self.text,
+            text=storable(self.text),
             created_at=facts.now,
             channel_id=rule.id,
             identifier_id=identifier.id,
@@ -170,7 +171,7 @@ class AddNote:
             ticket_id=ticket.id,
             direction="note",
             status="noted",
-            text=self.text,
+            text=storable(self.text),
             created_at=facts.now,
             agent_id=self.agent_id,
             draft_key=self.draft_key,

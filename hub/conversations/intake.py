@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from hub.contract import Attachment, Inbound, InboundMessage
 from hub.conversations.ingest import Item, StoredFile, item
+from hub.conversations.text import storable_inbound
 from hub.storage.blobs import Blobs
 
 TokenNames = Callable[[str], tuple[int, int] | None]
@@ -17,6 +18,7 @@ async def prepare(said: Inbound, trusted: bool, blobs: Blobs, token_names: Token
     """What ingest takes, its files synced to disk. `token_names` is what a reply token of ours names, None for any other.
 
     Raises NoSender, or OSError where the disk takes nothing."""
+    said = storable_inbound(said)
     if not isinstance(said, InboundMessage) or not (said.attachments or said.reply_token):
         return item(said, trusted)
     files = tuple([await _store(blobs, attachment) for attachment in said.attachments])

@@ -1,0 +1,36 @@
+"""Text as every engine can hold it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from hub.contract import Attachment, Inbound
+
+# PostgreSQL's text holds no NUL, and no database holds half of a surrogate pair; JSON and mail can spell both.
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+_TEXTS = ("provider_key", "text", "html", "subject", "sender_name", "message_id", "in_reply_to", "doubt", "error", "provider_message_id")
+
+Said = TypeVar("Said", bound=Inbound)
+
+
+def storable(text: str) -> str:
+    """The same text, with U+FFFD where it holds a character that no engine can store."""
+    return _UNSTORABLE.sub("\ufffd", text) if not text.isascii() or "\x00" in text else text
+
+
+def storable_inbound(said: Said) -> Said:
+    """The same thing said, every text of it storable."""
+    changed: dict[str, Any] = {}
+    for name in _TEXTS:
+        value = getattr(said, name, "")
+        if isinstance(value, str) and (clean := storable(value)) != value:
+            changed[name] = clean
+    references: tuple[str, ...] = getattr(said, "references", ())
+    if any(map(_UNSTORABLE.search, references)):
+        changed["references"] = tuple(map(storable, references))
+    files: tuple[Attachment, ...] = getattr(said, "attachments", ())
+    if any(_UNSTORABLE.search(file.name) for file in files):
+        changed["attachments"] = tuple(replace(file, name=storable(file.name)) for file in files)
+    return replace(said, **changed) if changed else said
