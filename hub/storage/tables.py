@@ -109,6 +109,8 @@ class Ticket(SQLModel, table=True):
         Index("ix_ticket_conversation_id", "conversation_id"),
         # The inbox reads a status newest first; id makes the order total for keyset pages.
         Index("ix_ticket_status_last_at", "status", "last_at", "id"),
+        # "Mine" and "Unassigned": else a view that holds little is found by reading every open ticket (115 ms at 20,000).
+        Index("ix_ticket_assignee_id", "assignee_id", "status", "last_at", "id"),
         SEQUENCE,
     )
     id: int = Field(sa_column=_id())
@@ -265,8 +267,17 @@ _delivery = Delivery.__table__  # type: ignore[attr-defined]
 _live = _delivery.c.state.in_(["queued", "sending", "unknown"])
 # Only what is still owed is indexed: the history may grow for ever without slowing the claim.
 Index("ix_delivery_lane", _delivery.c.lane, _delivery.c.id, sqlite_where=_live, postgresql_where=_live)
-Index("ix_delivery_due", _delivery.c.due_at, sqlite_where=_live, postgresql_where=_live)
-Index("ix_delivery_failed", _delivery.c.id, sqlite_where=_delivery.c.state == "failed", postgresql_where=_delivery.c.state == "failed")
+_queued = _delivery.c.state == "queued"
+Index(
+    "ix_delivery_due",
+    *(_delivery.c.kind, _delivery.c.target, _delivery.c.due_at, _delivery.c.id),
+    sqlite_where=_queued,
+    postgresql_where=_queued,
+)
+_sending = _delivery.c.state == "sending"
+Index("ix_delivery_sending", _delivery.c.id, sqlite_where=_sending, postgresql_where=_sending)
+_shown = _delivery.c.state.in_(["failed", "unknown"])
+Index("ix_delivery_shown", _delivery.c.id, sqlite_where=_shown, postgresql_where=_shown)
 Index(
     "uq_delivery_slot",
     _delivery.c.slot,
