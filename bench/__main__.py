@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import hub.storage  # noqa: F401  (picks the SQLite library before anything imports sqlite3)
-from bench import ingest, machine, profiling, reading, report, start_up
+from bench import ingest, machine, profiling, reading, report, start_up, streams
 from bench.report import Figure
 
 LATEST = Path(__file__).with_name("latest.json")
-PARTS = ("start", "ingest", "reading")
+PARTS = ("start", "ingest", "reading", "streams")
 
 
 def parse() -> argparse.Namespace:
@@ -57,6 +57,8 @@ def main() -> int:
             figures += asyncio.run(ingest.measure(directory / "ingest", options.rounds))
         if "reading" in parts:
             figures += asyncio.run(reading.measure(directory / "reading", options.rounds))
+        if "streams" in parts:
+            figures += asyncio.run(streams.measure(directory / "streams", options.rounds))
     print(report.table(figures))
     report.write(figures, LATEST)
     missed = [figure.name for figure in figures if figure.ok is False]

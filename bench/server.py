@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import json
 import signal
 from pathlib import Path
@@ -24,6 +25,7 @@ from hub.conversations.ingest import Ingest, Outcome
 from hub.passwords import Verified
 from hub.serving import log_to_stderr
 from hub.storage import sqlite_writer as writing
+from hub.storage.writer import Writer
 from hub.web import routes, webhooks
 
 STORED = Outcome(stored=1, duplicates=0)
@@ -33,7 +35,7 @@ BARE = "/healthz/bare"
 class AnswersAtOnce:
     """A Writer that answers an Ingest without storing it: everything before the queue is the shipped code, nothing after it is."""
 
-    def __init__(self, writer: writing.Writer) -> None:
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self.clock = writer.clock
 
@@ -110,6 +112,7 @@ async def serve(options: argparse.Namespace) -> None:
         ready |= await sign_in(running)
     if not options.store:
         running.hub.writer = AnswersAtOnce(running.hub.writer)
+    gc.freeze()  # as hub.serving does
     print(json.dumps(ready), flush=True)
     if options.profile == "loop":
         profile.enable()

@@ -19,6 +19,7 @@ from hub.keys import digest
 from hub.passwords import NO_MATCH, Attempt, Verified
 from hub.policy import DAY, SECOND
 from hub.storage.facts import Facts, Needs
+from hub.storage.hot import HotReads
 from hub.storage.reader import Reader
 from hub.storage.records import AgentSession, LoginAttempt
 from hub.storage.tables import metadata
@@ -31,7 +32,6 @@ LOGIN_WINDOW = 60 * SECOND
 LOGINS_PER_ACCOUNT = 5
 LOGINS_PER_ADDRESS = 20
 
-_agent = metadata.tables["agent"]
 _session = metadata.tables["agent_session"]
 _attempt = metadata.tables["login_attempt"]
 
@@ -213,19 +213,12 @@ class ForgetLogins:
 # --- what is read --------------------------------------------------------------------------------------------------------
 
 
-async def session_of(reader: Reader, token_hash: str, now: int) -> tuple[Principal, int] | None:
+async def session_of(hot: HotReads, token_hash: str, now: int) -> tuple[Principal, int] | None:
     """The agent a live session stands for and when it was last seen; None when it ended, idled out, or its agent is disabled."""
-    row = await reader.first(
-        select(_agent.c.id, _agent.c.email, _agent.c.name, _agent.c.role, _session.c.csrf, _session.c.seen_at)
-        .join_from(_session, _agent, _agent.c.id == _session.c.agent_id)
-        .where(
-            _session.c.token_hash == token_hash,
-            _session.c.expires_at > now,
-            _session.c.seen_at > now - SESSION_IDLE,
-            _agent.c.disabled_at.is_(None),
-        )
-    )
-    return None if row is None else (Principal(row.id, row.email, row.name, row.role, token_hash, row.csrf), row.seen_at)
+    found = await hot.session(token_hash)
+    if found is None or found.disabled_at is not None or found.expires_at <= now or found.seen_at <= now - SESSION_IDLE:
+        return None
+    return Principal(found.agent_id, found.email, found.name, found.role, token_hash, found.csrf), found.seen_at
 
 
 async def sweep_logins(reader: Reader, writer: Writer, now: int) -> int:

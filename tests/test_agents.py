@@ -35,6 +35,7 @@ from hub.policy import DAY, SECOND, Policy
 from hub.sessions import Principal, Throttled
 from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader
+from hub.storage.sqlite_hot import SqliteHot
 from hub.storage.sqlite_writer import SqliteWriter
 
 START = 1_800_000_000_000_000
@@ -61,6 +62,7 @@ class Desk:
         self.path = path
         self.writer = SqliteWriter(path, Policy(), lambda facts, event: None, clock=lambda: self.now)
         self.reader: Reader = sqlite_reader(path)
+        self.hot = SqliteHot(path)
 
     async def run(self, work: Any) -> Any:
         return await self.writer.run(work)
@@ -77,7 +79,7 @@ class Desk:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     async def session(self, token: str) -> tuple[Principal, int] | None:
-        return await sessions.session_of(self.reader, digest(token), self.now)
+        return await sessions.session_of(self.hot, digest(token), self.now)
 
     def rows(self, sql: str) -> list[Any]:
         connection = sqlite3.connect(self.path)
@@ -95,6 +97,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     yield desk
     await desk.writer.close()
     await desk.reader.close()
+    await desk.hot.close()
 
 
 def opened(agent_id: int, token: str, password_hash: str = "h", **more: Any) -> sessions.OpenSession:

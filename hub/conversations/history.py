@@ -82,6 +82,11 @@ def events(customer_id: int, since: int | None, until: int | None) -> Select[Any
     return statement
 
 
+def events_between(after: int, upto: int, limit: int) -> Select[Any]:
+    """Every event in (after, upto], oldest first, column for column as a record: what a browser that was away has missed."""
+    return select(*event.c).where(event.c.seq > after, event.c.seq <= upto).order_by(event.c.seq).limit(limit)
+
+
 def attachments(message_ids: Sequence[int]) -> Select[Any]:
     """The files of these messages, in the order they came."""
     columns = [

@@ -40,7 +40,7 @@ read_marker = metadata.tables["read_marker"]
 setting = metadata.tables["setting"]
 
 ACTIVE = ("open", "pending")
-UNREAD_AMONG = 500  # so many newest tickets of each open status are looked at for unread ones
+UNREAD_AMONG = 200  # so many newest tickets of each open status are looked at for unread ones
 COUNT_UPTO = 1_000  # counts stop here: nobody reads "48,213", and counting a million rows is not instant
 MAX_JOINS = 16  # how far a chain of joined customers is followed
 
@@ -92,7 +92,7 @@ class Cursor:
 
 
 Prepared: TypeAlias = tuple[Select[Any], dict[str, Any]]
-"""A statement built once, and the values of its parameters: for `Reader.all(*prepared)`. Building one anew takes longer than answering it."""
+"""A statement built once, and the values of its parameters: for `Reader.all(*prepared)`. To build one takes longer than to answer it."""
 
 ME, NOW = bindparam("me", type_=Integer), bindparam("now", type_=BigInteger)
 
@@ -153,7 +153,7 @@ def _counts() -> Select[Any]:
 
 
 def tickets(view: View, me: int, now: int, after: Cursor | None = None, limit: int = 50) -> Prepared:
-    """A page of a view, newest first, with one row more than `limit` where there is a next page. `after` is the last row of the page before."""
+    """A page of a view after a row, newest first, with one row more than `limit` where there is a next page."""
     values = {"me": me, "now": now, "rows": limit + 1}
     if after is not None:
         values |= {"last_at": after.last_at, "last_id": after.id}

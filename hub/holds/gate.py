@@ -7,34 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from email.utils import parseaddr
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, select, tuple_, union_all
-from sqlalchemy.sql import Select
-
-from hub.contract import Proof
 from hub.customers.canonical import canonical
 from hub.holds.ledger import NAMES, iso
-from hub.storage.reader import Reader
-from hub.storage.tables import metadata
+from hub.storage.hot import HoldFact, HotReads
 
 KINDS = {name: kind for kind, name in NAMES.items()}  # external_id -> user_id
 MOST = 1_000
-
-_identifier = metadata.tables["identifier"]
-_evidence = metadata.tables["evidence"]
-_hold = metadata.tables["hold"]
-_customer = metadata.tables["customer"]
 
 
 class BadQuestion(Exception):
     """The question cannot be answered; the text says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One identifier asked about: as it was asked, and in canonical form (None where it cannot be one)."""
 
     name: str
@@ -43,23 +31,7 @@ class Asked:
     site: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One hold (or none: `hold_id` is None) of one customer behind an identifier asked about."""
-
-    customer_id: int
-    kind: str
-    site: str
-    value: str
-    hold_id: int | None
-    reason: str | None
-    scope: str | None
-    lease_until: int | None
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Whether a person is held, and why; `until` is microseconds UTC."""
 
     held: bool
@@ -101,46 +73,14 @@ def _meant(name: str, given: str) -> str:
     return number if number.startswith("+") or number.isdigit() else ""
 
 
-def _facts() -> Select[Any]:
-    """One statement: every hold, and every customer, behind any of the bound `keys` (their own identifiers, or claimed by them).
-
-    Built once: composing it anew for every question cost twice what answering did.
-    """
-    wanted = tuple_(_identifier.c.value, _identifier.c.kind).in_(bindparam("keys", expanding=True))
-    key = (_identifier.c.kind, _identifier.c.site, _identifier.c.value)
-    own = select(_identifier.c.customer_id.label("customer_id"), *key).where(wanted, _identifier.c.customer_id.is_not(None))
-    speaker = _identifier.alias("speaker")
-    claimed = (
-        select(speaker.c.customer_id.label("customer_id"), *key)
-        .join_from(_identifier, _evidence, _evidence.c.other_id == _identifier.c.id)
-        .join(speaker, speaker.c.id == _evidence.c.identifier_id)
-        .where(wanted, _evidence.c.proof.in_([Proof.CLAIMED.value, Proof.RECORD.value]), speaker.c.customer_id.is_not(None))
-    )
-    behind = union_all(own, claimed).subquery()
-    return select(
-        behind.c.customer_id,
-        behind.c.kind,
-        behind.c.site,
-        behind.c.value,
-        _hold.c.id.label("hold_id"),
-        _hold.c.reason,
-        _hold.c.scope,
-        _hold.c.lease_until,
-        _customer.c.hold_version.label("version"),
-    ).select_from(
-        behind.join(_customer, _customer.c.id == behind.c.customer_id).outerjoin(
-            _hold, and_(_hold.c.customer_id == behind.c.customer_id, _hold.c.released_at.is_(None))
-        )
-    )
+NOBODY = Standing(held=False, known=False, until=None, reasons=(), version=0)
 
 
-FACTS = _facts()
-
-
-def judge(hits: Sequence[Hit], now: int, brand: str = "", message_class: str = "marketing") -> Standing:
+def judge(hits: Sequence[HoldFact], now: int, brand: str = "", message_class: str = "marketing") -> Standing:
     """What the facts about one person come to. Any hold holds; a transactional message is never held. Pure."""
-    known = bool(hits)
-    version = max((hit.version for hit in hits), default=0)
+    if not hits:
+        return NOBODY
+    version = max([hit.version for hit in hits])
     active = [
         hit
         for hit in hits
@@ -149,11 +89,11 @@ def judge(hits: Sequence[Hit], now: int, brand: str = "", message_class: str = "
         and (not brand or json.loads(hit.scope or "{}").get("brand", brand) == brand)
     ]
     if message_class == "transactional" or not active:
-        return Standing(held=False, known=known, until=None, reasons=(), version=version)
+        return Standing(held=False, known=True, until=None, reasons=(), version=version)
     return Standing(
         held=True,
         known=True,
-        until=max(hit.lease_until or 0 for hit in active),
+        until=max([hit.lease_until or 0 for hit in active]),
         reasons=tuple(sorted({hit.reason or "" for hit in active})),
         version=version,
     )
@@ -163,7 +103,7 @@ def judge(hits: Sequence[Hit], now: int, brand: str = "", message_class: str = "
 UNREADABLE = Standing(held=True, known=False, until=None, reasons=("unreadable_identifier",), version=0)
 
 
-def standing_of(asked: Asked, hits: Mapping[tuple[str, str], list[Hit]], now: int, brand: str, message_class: str) -> Standing:
+def standing_of(asked: Asked, hits: Mapping[tuple[str, str], list[HoldFact]], now: int, brand: str, message_class: str) -> Standing:
     """The answer about one identifier."""
     if asked.value is None and message_class != "transactional":
         return UNREADABLE
@@ -172,6 +112,8 @@ def standing_of(asked: Asked, hits: Mapping[tuple[str, str], list[Hit]], now: in
 
 def together(standings: Sequence[Standing]) -> Standing:
     """The answer about one person asked by several identifiers: any held identifier holds."""
+    if len(standings) == 1:
+        return standings[0]
     return Standing(
         held=any(one.held for one in standings),
         known=any(one.known for one in standings),
@@ -181,18 +123,17 @@ def together(standings: Sequence[Standing]) -> Standing:
     )
 
 
-async def look_up(asked: Sequence[Asked], reader: Reader) -> Mapping[tuple[str, str], list[Hit]]:
-    """The facts behind each canonical (kind, value) asked about, all as of one moment."""
-    hits: dict[tuple[str, str], list[Hit]] = {}
-    keys = sorted({(one.value, KINDS[one.name]) for one in asked if one.value is not None})
+async def look_up(asked: Sequence[Asked], hot: HotReads) -> Mapping[tuple[str, str], list[HoldFact]]:
+    """The facts behind each canonical (kind, value) asked about."""
+    hits: dict[tuple[str, str], list[HoldFact]] = {}
+    keys = {(one.value, KINDS[one.name]) for one in asked if one.value is not None}
     if keys:
-        for row in await reader.all(FACTS, {"keys": keys}):
-            hit = Hit(**row._mapping)
-            hits.setdefault((hit.kind, hit.value), []).append(hit)
+        for fact in await hot.hold_facts(sorted(keys)):
+            hits.setdefault((fact.kind, fact.value), []).append(fact)
     return hits
 
 
-def hits_of(asked: Asked, hits: Mapping[tuple[str, str], list[Hit]]) -> list[Hit]:
+def hits_of(asked: Asked, hits: Mapping[tuple[str, str], list[HoldFact]]) -> list[HoldFact]:
     """What concerns one identifier asked about; where its site was not told, any site's counts."""
     found = hits.get((KINDS[asked.name], asked.value or ""), [])
     return [hit for hit in found if not asked.site or hit.site == asked.site]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from hub.contract import Proof
@@ -26,7 +27,13 @@ NAMES = {"email": "email", "phone": "phone", "user_id": "external_id", "wa_user_
 
 def iso(at: int) -> str:
     """Microseconds UTC as ISO 8601."""
-    return datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(at, 1_000_000)
+    return f"{_second(seconds)}.{rest // 1_000:03}Z"
+
+
+@lru_cache(maxsize=4_096)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def source_of(ticket_id: int) -> str:

@@ -6,39 +6,57 @@ waits for people.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Row, event
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.sql import Executable
 
 from hub.storage.search import SQLITE, Search
+from hub.storage.writer import StorageBusy
 
 
 class Reader:
-    """Runs one statement at a time on a connection of its own."""
+    """Runs one statement at a time on a connection of its own. Every read raises StorageBusy where the database cannot be read now."""
 
-    def __init__(self, engine: AsyncEngine, search: Search = SQLITE) -> None:
+    def __init__(self, engine: AsyncEngine, search: Search = SQLITE, lost: tuple[type[Exception], ...] = ()) -> None:
+        """`lost` is what the driver raises by itself where no connection can be made."""
         self._engine = engine
         self.search = search
+        self._lost: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *lost)
 
     async def all(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
         """Every row."""
-        async with self._engine.connect() as connection:
-            return (await connection.execute(statement, parameters or {})).all()
+        with self._refusing():
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, parameters or {})).all()
 
     async def first(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Row[Any] | None:
         """The first row, or None."""
-        async with self._engine.connect() as connection:
-            return (await connection.execute(statement, parameters or {})).first()
+        with self._refusing():
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, parameters or {})).first()
 
     async def value(self, statement: Executable, parameters: dict[str, Any] | None = None) -> Any:
         """The first column of the first row, or None."""
         row = await self.first(statement, parameters)
         return None if row is None else row[0]
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except (ProgrammingError, IntegrityError, DataError):
+            raise  # the statement's own fault
+        except self._lost as error:
+            # Without its text: it may quote what was asked for.
+            raise StorageBusy(f"The database could not be read ({type(error).__name__}). Ask again.") from None
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -49,6 +67,9 @@ def sqlite_reader(path: Path) -> Reader:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         isolation_level="AUTOCOMMIT",
+        # In autocommit there is nothing to roll back, and each rollback is one more crossing to the connection's thread.
+        skip_autocommit_rollback=True,
+        pool_reset_on_return=None,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=4,
         max_overflow=4,
@@ -67,7 +88,9 @@ def sqlite_reader(path: Path) -> Reader:
 
 def postgres_reader(url: str) -> Reader:
     """A reader of a PostgreSQL database."""
-    from hub.storage.postgres import sqlalchemy_url
+    import asyncpg
+
+    from hub.storage.postgres import LOST, sqlalchemy_url
     from hub.storage.postgres_search import POSTGRES
 
     engine = create_async_engine(
@@ -83,4 +106,4 @@ def postgres_reader(url: str) -> Reader:
             "server_settings": {"application_name": "support-hub", "default_transaction_read_only": "on", "jit": "off"},
         },
     )
-    return Reader(engine, POSTGRES)
+    return Reader(engine, POSTGRES, (*LOST, asyncpg.PostgresError))

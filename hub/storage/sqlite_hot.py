@@ -21,7 +21,7 @@ from hub.storage.writer import StorageBusy
 PART = 100  # keys of one statement: about 1 ms
 # A reader meets a lock only while the database is recovered or closed; then it is better to fail than to hold the loop.
 BUSY_MS = 20
-CACHE_KIB = 8_192  # of pages: the upper levels of a large database's indexes, and then some
+CACHE_KIB = 16_384  # of pages: the upper levels of a large database's indexes, and then some
 
 # Twice: the customer who owns the identifier, and whoever claimed it (holding needs less proof than joining).
 _FACTS = """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import hmac
 import json
-import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import structlog
 from aiohttp import web
@@ -15,14 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub.config import explain
-from hub.holds.gate import MOST, Asked, BadQuestion, ask, look_up, standing_of, together
+from hub.holds.gate import KINDS, MOST, Asked, BadQuestion, Standing, ask, look_up, standing_of, together
 from hub.holds.ledger import iso
 from hub.keys import derive, signed
+from hub.storage.writer import StorageBusy
 from hub.web.auth import require_token
 from hub.web.context import HUB, Hub
 
 log = structlog.get_logger("hub.api")
+_canonical = json.JSONEncoder().encode  # its questions always name the same things in the same order
 routes = web.RouteTableDef()
+
+T = TypeVar("T")
+PARAMETERS = frozenset({"site", "campaign", "channel", "brand", "class"})  # beside the identifiers
+PART = 250  # identifiers worked on at a stretch: a millisecond
 
 
 class _Strict(BaseModel):
@@ -56,8 +62,8 @@ def receipt(hub: Hub, question: Mapping[str, Any], held: bool, version: int, now
     """A signed receipt of one answer: when, what was said, and a keyed digest of what was asked. Kept by whoever asked."""
     key = derive(hub.secret, "receipt")
     # Keyed: of a plain digest anybody could try all phone numbers.
-    digest = hmac.digest(key, json.dumps(question, sort_keys=True).encode(), hashlib.sha256).hex()[:24]
-    return signed(key, f"{secrets.token_hex(4)}.{now}.{'held' if held else 'free'}.{version}.{digest}")
+    digest = hashlib.blake2b(_canonical(question).encode(), key=key, digest_size=12).hexdigest()
+    return signed(key, f"{random.getrandbits(32):08x}.{now}.{'held' if held else 'free'}.{version}.{digest}")
 
 
 def _question(asked: Sequence[Asked], campaign: str, channel: str, brand: str, message_class: str) -> dict[str, Any]:
@@ -84,26 +90,31 @@ async def check_one(request: web.Request) -> web.Response:
     message_class = query.get("class", "marketing")
     if message_class not in ("marketing", "transactional"):
         return problem(400, "class: must be marketing or transactional.")
-    unknown = set(query) - {"email", "phone", "external_id", "wa_user_id", "site", "campaign", "channel", "brand", "class"}
-    if unknown:
-        return problem(400, f"There is no parameter {sorted(unknown)[0]}.")
-    # A template that knows no phone of this person leaves `phone=` empty.
-    asked = [
-        ask(name, value, query.get("site", "") if name == "external_id" else "")
-        for name in ("email", "phone", "external_id", "wa_user_id")
-        for value in query.getall(name, [])
-        if value.strip()
-    ]
+    asked: list[Asked] = []
+    for name, value in query.items():
+        if name in KINDS:
+            if value.strip():  # a template that knows no phone of this person leaves `phone=` empty
+                asked.append(ask(name, value, query.get("site", "") if name == "external_id" else ""))
+        elif name not in PARAMETERS:
+            return problem(400, f"There is no parameter {name}.")
     if not asked:
         return problem(400, "Ask by email, phone, external_id or wa_user_id.")
     brand = query.get("brand", "")
     check_names(hub, brand, asked)
     now = hub.writer.clock()
-    hits = await look_up(asked, hub.reader)
+    hits = await look_up(asked, hub.hot)
     standing = together([standing_of(one, hits, now, brand, message_class) for one in asked])
     question = _question(asked, query.get("campaign", ""), query.get("channel", ""), brand, message_class)
     proof = receipt(hub, question, standing.held, standing.version, now)
     return web.json_response({**standing.shown(), "receipt_id": proof, "as_of": iso(now)})
+
+
+async def _parts(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """A long list in pieces, letting others go on in between: a question of a thousand must not hold up those of one."""
+    for start in range(0, len(items), PART):
+        if start:
+            await asyncio.sleep(0)
+        yield items[start : start + PART]
 
 
 @routes.post("/api/v1/holds/check")
@@ -115,16 +126,23 @@ async def check_many(request: web.Request) -> web.Response:
         wanted = CheckRequest.model_validate_json(await request.read())
     except ValidationError as error:
         return problem(400, " ".join(explain(error)).removeprefix(": "))
-    asked = [ask(one.kind, one.value, one.site) for one in wanted.identifiers]
+    asked: list[Asked] = []
+    async for part in _parts(wanted.identifiers):
+        asked += [ask(one.kind, one.value, one.site) for one in part]
     check_names(hub, wanted.brand, asked)
     now = hub.writer.clock()
-    hits = await look_up(asked, hub.reader)
-    standings = [standing_of(one, hits, now, wanted.brand, wanted.message_class) for one in asked]
+    hits = await look_up(asked, hub.hot)
+    standings: list[Standing] = []
+    results: list[dict[str, Any]] = []
+    async for some in _parts(asked):
+        judged = [standing_of(one, hits, now, wanted.brand, wanted.message_class) for one in some]
+        standings += judged
+        results += [{"kind": one.name, "value": one.given, **standing.shown()} for one, standing in zip(some, judged, strict=True)]
     held_count = sum(standing.held for standing in standings)
     question = _question(asked, wanted.campaign, wanted.channel, wanted.brand, wanted.message_class)
     return web.json_response(
         {
-            "results": [{"kind": one.name, "value": one.given, **standing.shown()} for one, standing in zip(asked, standings, strict=True)],
+            "results": results,
             "held": held_count > 0,
             "held_count": held_count,
             "receipt_id": receipt(hub, question, held_count > 0, max(standing.version for standing in standings), now),
@@ -147,7 +165,7 @@ async def api_errors(request: web.Request, handler: Any) -> web.StreamResponse:
             raise
         kept = {name: error.headers[name] for name in ("WWW-Authenticate", "Allow", "Retry-After") if name in error.headers}
         return problem(error.status, error.text or error.reason, kept)
-    except SQLAlchemyError as error:
+    except (StorageBusy, SQLAlchemyError) as error:
         # Its text quotes the identifiers asked about: only its kind is logged.
         log.error("the API could not read the database", path=request.path, error=type(error).__name__)
         return problem(503, "The database could not be read. Nothing is known of this person now; ask again.", {"Retry-After": "2"})

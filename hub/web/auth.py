@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-import time
 from contextlib import suppress
-from typing import TypeAlias
 
 import structlog
 from aiohttp import web
@@ -41,12 +39,9 @@ from hub.web.security import Kind, client_address, kind_of
 log = structlog.get_logger("hub.web")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-TOKEN_TRUST = 5.0  # seconds an API token's last look-up is believed
-TOKENS_KEPT = 1_000
-_Tokens: TypeAlias = dict[str, tuple[ApiPrincipal, float]]
-
 PASSWORDS = web.AppKey("passwords", Passwords)
-TOKENS: web.AppKey[_Tokens] = web.AppKey("api_tokens", dict)
+
+_API_TOKEN = re.compile(r"hub_[A-Za-z0-9_-]{43}")
 
 routes = web.RouteTableDef()
 
@@ -82,7 +77,7 @@ async def authenticate(request: web.Request, *, in_use: bool = True) -> Principa
     if token_hash is None:
         raise NotSignedIn
     now = now_of(hub)
-    found = await session_of(hub.reader, token_hash, now)
+    found = await session_of(hub.hot, token_hash, now)
     if found is None:
         raise NotSignedIn
     principal, seen_at = found
@@ -308,40 +303,22 @@ async def setup(request: web.Request) -> web.StreamResponse:
 
 
 async def require_token(request: web.Request) -> ApiPrincipal:
-    """The program whose token `Authorization: Bearer hub_...` shows. Raises 401.
-
-    Stands in front of the hold check, so the database is asked at most every five seconds for a token: a revoked one may
-    live that much longer in another process.
-    """
+    """The program whose token `Authorization: Bearer hub_...` shows, read from the database each time: revoked is revoked. Raises 401."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
-    if scheme.lower() != "bearer" or not re.fullmatch(r"hub_[A-Za-z0-9_-]{43}", token):
+    if scheme.lower() != "bearer" or not _API_TOKEN.fullmatch(token):
         raise _no_token("Send an API token as `Authorization: Bearer hub_...`. An administrator makes one at /settings/api.")
-    token_hash, cache, now = digest(token), request.app[TOKENS], time.monotonic()
-    known = cache.get(token_hash)
-    if known is not None and now - known[1] < TOKEN_TRUST:
-        return known[0]
-    principal = await agents.token_of(request.app[HUB].reader, token_hash)
-    if principal is None:
-        cache.pop(token_hash, None)
+    found = await request.app[HUB].hot.api_token(digest(token))
+    if found is None:
         raise _no_token("This API token is unknown or was revoked.")
-    if len(cache) >= TOKENS_KEPT:
-        cache.clear()
-    cache[token_hash] = (principal, now)
-    return principal
+    return ApiPrincipal(*found)
 
 
 def _no_token(text: str) -> web.HTTPUnauthorized:
     return web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": 'Bearer realm="hub"'})
 
 
-def forget_tokens(app: web.Application) -> None:
-    """Ask the database again for every token, from the next request on: one was just revoked."""
-    app[TOKENS].clear()
-
-
 def add_routes(app: web.Application) -> None:
     """Add the sign-in pages and what they keep. The middleware `sessions` is added apart, inside `security.limit_bodies`."""
     app[PASSWORDS] = Passwords()
-    app[TOKENS] = {}
     app.add_routes(routes)

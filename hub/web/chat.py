@@ -22,11 +22,13 @@ from hub.customers.disclosure import customers_of, visible_attachments, visible_
 from hub.storage.records import Event
 from hub.web import visitors
 from hub.web.attachments import NO_SCRIPT, disposition
+from hub.web.feed import Stream
 from hub.web.visitors import CHAT, View, refusal, refuse, view_of
 
 PAGE = 50  # messages in one answer
 KEEPALIVE = 15.0  # seconds
 STREAMS_PER_VISITOR = 8
+STRANGER = 1.0  # seconds between two looks whether a visitor who never wrote has become somebody: all the hub's messages make them look
 SHOWN = frozenset({"message.received", "message.queued", "message.updated"})
 WIDGET = Path(__file__).parent / "static" / "widget.js"
 
@@ -76,21 +78,14 @@ def _told(row: Any, files: list[dict[str, Any]]) -> dict[str, Any]:
 # --- live ---
 
 
-class Concern:
-    """Which committed events may have something for one visitor; the disclosure query then decides what is shown."""
+def shows(event: Event) -> bool:
+    """Whether an event may have something for a visitor it concerns; the disclosure query then decides what is shown."""
+    return event.type in SHOWN
 
-    def __init__(self) -> None:
-        self.customers: frozenset[int] = frozenset()
 
-    def __call__(self, event: Event) -> bool:
-        if event.type == "customer.joined" and event.customer_id is not None and json.loads(event.data).get("other") in self.customers:
-            # At once: the next event may bear the survivor's id before anything was read again.
-            self.customers |= {event.customer_id}
-        # A new visitor is nobody's customer yet: the first message of theirs makes one, and its answer may follow within one tick.
-        return event.type in SHOWN and (not self.customers or event.customer_id in self.customers)
-
-    async def refresh(self, view: View) -> None:
-        self.customers = frozenset(row[0] for row in await view.hub.reader.all(customers_of(view.keys)))
+async def _look(view: View, feed: Stream) -> None:
+    """Let the stream hear of whoever this visitor is known as now: nobody at all until their first message."""
+    view.hub.feed.listen(feed, frozenset(row[0] for row in await view.hub.reader.all(customers_of(view.keys))))
 
 
 @routes.get("/chat/{channel}/stream", allow_head=False)
@@ -105,18 +100,19 @@ async def stream(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"}
     )
-    concern = Concern()
-    feed = view.hub.feed.subscribe(wanted=concern)  # before the backlog: between the two nothing slips through
+    feed = view.hub.feed.subscribe_customers(shows)  # before the backlog: between the two nothing slips through
     open_streams[view.session.device] += 1
     try:
-        await concern.refresh(view)
+        await _look(view, feed)
         await response.prepare(request)
+        if request.transport is not None:
+            feed.cut = request.transport.abort
         async for listed in _backlog(view, after):
             await response.write(_frame(listed))
         async for batch in feed.batches(KEEPALIVE):
             if chat.clock() >= view.session.expires_at:
                 break
-            await response.write(await _news(view, concern, batch))
+            await response.write(await _news(view, feed, batch))
         await response.write_eof()
     except ConnectionResetError:
         pass  # the visitor left
@@ -138,14 +134,17 @@ async def _backlog(view: View, after: int) -> AsyncIterator[list[dict[str, Any]]
         after = listed[-1]["id"] if more else after
 
 
-async def _news(view: View, concern: Concern, batch: Sequence[Event] | None) -> bytes:
-    if batch is None:  # events were lost on the way: what the visitor sees last covers them
-        await concern.refresh(view)
-        return _frame(await shown(view))
-    if batch and not concern.customers:
-        await concern.refresh(view)
-    ids = sorted({event.message_id for event in batch if event.message_id is not None and event.type in SHOWN})
-    listed = await shown(view, ids=ids) if ids and concern.customers else []
+async def _news(view: View, feed: Stream, batch: Sequence[Event] | None) -> bytes:
+    if batch is None:  # something went by that nobody can name any more: what the visitor sees last covers it
+        stranger = not feed.customers
+        await _look(view, feed)
+        if feed.customers:
+            return _frame(await shown(view))
+        if stranger:
+            await asyncio.sleep(STRANGER)
+        return b":\n\n"
+    ids = sorted({event.message_id for event in batch if event.message_id is not None})
+    listed = await shown(view, ids=ids) if ids else []
     return _frame(listed) if listed else b":\n\n"
 
 

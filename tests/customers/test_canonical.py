@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import phonenumbers
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hub.customers import canonical as module
 from hub.customers.canonical import LONGEST, canonical
 
 PHONES = [
@@ -124,3 +126,26 @@ def test_a_canonical_value_is_its_own_canonical_value_and_can_be_stored(kind: st
         assert canonical(kind, once) == once
         assert "\x00" not in once
         once.encode()
+
+
+COUNTRY_CODES = sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
+
+
+@given(st.sampled_from(COUNTRY_CODES), st.text("0123456789", min_size=3, max_size=13))
+@settings(max_examples=2_000)
+@example(1, "2025550123")
+@example(54, "91123456789")
+@example(39, "0612345678")
+@example(44, "07700900123")
+def test_a_number_taken_without_a_parse_is_what_a_parse_would_have_given(country: int, national: str) -> None:
+    number = f"+{country}{national}"
+    if not module._unambiguous(number):
+        return
+    parsed = phonenumbers.parse(number, None)
+    assert phonenumbers.is_possible_number(parsed)
+    assert phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) == number
+
+
+@pytest.mark.parametrize("number", ["+12025550123", "+447700900123", "+4915123456789", "+33612345678", "+558000464636"])
+def test_everyday_numbers_need_no_parse(number: str) -> None:
+    assert module._unambiguous(number)

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hub.contract import Claim, Proof
-from hub.conversations.commands import Resolve
-from hub.holds.gate import FACTS, MOST, BadQuestion, Hit, Standing, ask, hits_of, judge, look_up
+from hub.conversations.commands import Reopen, Resolve
+from hub.holds.gate import MOST, BadQuestion, Standing, ask, hits_of, judge, look_up
 from hub.policy import Policy
+from hub.storage.hot import HoldFact
+from hub.storage.migrate import migrate
+from hub.storage.sqlite_hot import FACTS_MANY, FACTS_ONE, SqliteHot
 from tests.delivery import ADA, BEN, CHAT, MAIL, START, Ground, ground
 
 NOW = START
 
 
-def hit(lease: int | None = NOW + 1, *, reason: str = "open_ticket", brand: str = "default", version: int = 1, kind: str = "phone") -> Hit:
+def hit(
+    lease: int | None = NOW + 1, *, reason: str = "open_ticket", brand: str = "default", version: int = 1, kind: str = "phone"
+) -> HoldFact:
     held = lease is not None
     scope = json.dumps({"brand": brand})
-    return Hit(1, kind, "", ADA, 1 if held else None, reason if held else None, scope if held else None, lease, version)
+    return HoldFact(1, "phone", "", ADA, 1 if held else None, reason if held else None, scope if held else None, lease, version)
 
 
 FREE = hit(None)
 UNKNOWN = Standing(held=False, known=False, until=None, reasons=(), version=0)
 
 # hits, brand asked for, class -> held, known, until, reasons, version
-JUDGED: dict[str, tuple[list[Hit], str, str, tuple[Any, ...]]] = {
+JUDGED: dict[str, tuple[list[HoldFact], str, str, tuple[Any, ...]]] = {
     "nobody we know": ([], "", "marketing", (False, False, None, (), 0)),
     "known and free": ([FREE], "", "marketing", (False, True, None, (), 1)),
     "held": ([hit()], "", "marketing", (True, True, NOW + 1, ("open_ticket",), 1)),
@@ -84,18 +91,25 @@ def test_nobody_is_asked_for_by_what_addresses_nobody(name: str) -> None:
         ask(name, "x")
 
 
+@dataclass
+class HotGround(Ground):
+    hot: SqliteHot = None  # type: ignore[assignment]
+
+
 @pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Ground]:
+async def hub(tmp_path: Path) -> AsyncIterator[Any]:
     async with ground(tmp_path) as laid:
-        yield laid
+        hot = SqliteHot(laid.path)
+        yield HotGround(**{field.name: getattr(laid, field.name) for field in fields(laid)}, hot=hot)
+        await hot.close()
 
 
-async def standing(hub: Ground, name: str, value: str, site: str = "") -> Standing:
+async def standing(hub: HotGround, name: str, value: str, site: str = "") -> Standing:
     asked = ask(name, value, site)
-    return judge(hits_of(asked, await look_up([asked], hub.reader)), hub.clock())
+    return judge(hits_of(asked, await look_up([asked], hub.hot)), hub.clock())
 
 
-async def test_every_identifier_of_a_held_customer_is_held(hub: Ground) -> None:
+async def test_every_identifier_of_a_held_customer_is_held(hub: HotGround) -> None:
     await hub.hears(
         claims=(
             Claim("email", "claimed@example.com", Proof.CLAIMED),
@@ -111,14 +125,14 @@ async def test_every_identifier_of_a_held_customer_is_held(hub: Ground) -> None:
     assert await standing(hub, "email", "u-7@example.com") == UNKNOWN
 
 
-async def test_a_claimed_address_is_free_again_with_its_claimer(hub: Ground) -> None:
+async def test_a_claimed_address_is_free_again_with_its_claimer(hub: HotGround) -> None:
     ticket = await hub.hears(claims=(Claim("email", "claimed@example.com", Proof.CLAIMED),))
     await hub.run(Resolve(ticket, 1))
     assert not (await standing(hub, "email", "claimed@example.com")).held
     assert (await standing(hub, "phone", ADA)) == Standing(held=False, known=True, until=None, reasons=(), version=2)
 
 
-async def test_a_hold_ends_at_the_end_of_its_lease_even_if_nobody_releases_it(hub: Ground) -> None:
+async def test_a_hold_ends_at_the_end_of_its_lease_even_if_nobody_releases_it(hub: HotGround) -> None:
     await hub.hears()
     hub.clock.now += Policy().hold_lease - 1
     assert (await standing(hub, "phone", ADA)).held
@@ -126,7 +140,7 @@ async def test_a_hold_ends_at_the_end_of_its_lease_even_if_nobody_releases_it(hu
     assert not (await standing(hub, "phone", ADA)).held
 
 
-async def test_joined_people_answer_as_one(hub: Ground) -> None:
+async def test_joined_people_answer_as_one(hub: HotGround) -> None:
     await hub.run(Resolve(await hub.hears(), 1))
     by_mail = await hub.hears("ada@example.com", channel=MAIL)
     assert not (await standing(hub, "phone", ADA)).held
@@ -137,7 +151,7 @@ async def test_joined_people_answer_as_one(hub: Ground) -> None:
     assert not (await standing(hub, "email", "ada@example.com")).held
 
 
-async def test_the_same_account_id_of_two_sites_is_two_people(hub: Ground) -> None:
+async def test_the_same_account_id_of_two_sites_is_two_people(hub: HotGround) -> None:
     one = await hub.hears(claims=(Claim("user_id", "7", Proof.SIGNED, site="shop"),))
     await hub.hears(BEN, claims=(Claim("user_id", "7", Proof.SIGNED, site="outlet"),))
     await hub.run(Resolve(one, 1))
@@ -149,33 +163,54 @@ async def test_the_same_account_id_of_two_sites_is_two_people(hub: Ground) -> No
     ], "without a site any of them counts"
     # ... in one question too: each keeps its own answer.
     asked = [ask("external_id", "7", "shop"), ask("external_id", "7", "outlet")]
-    hits = await look_up(asked, hub.reader)
+    hits = await look_up(asked, hub.hot)
     assert [judge(hits_of(a, hits), hub.clock()).held for a in asked] == [False, True]
 
 
-async def test_a_thousand_at_once_are_one_statement_and_each_gets_its_own_answer(hub: Ground) -> None:
+async def test_a_thousand_at_once_are_one_statement_and_each_gets_its_own_answer(hub: HotGround) -> None:
     await hub.hears()
     asked = [ask("phone", f"+1202555{number:04d}") for number in range(MOST // 2)]
     asked += [ask("email", f"person{number}@example.com") for number in range(MOST // 2)]
     assert len(asked) == MOST
-    hits = await look_up(asked, hub.reader)
+    hits = await look_up(asked, hub.hot)
     assert [a.value for a in asked if judge(hits_of(a, hits), hub.clock()).held] == [ADA]
 
 
-async def test_nothing_that_could_be_anybody_is_not_looked_up(hub: Ground) -> None:
-    assert await look_up([ask("phone", "call me")], hub.reader) == {}
-    assert await look_up([], hub.reader) == {}
+async def test_nothing_that_could_be_anybody_is_not_looked_up(hub: HotGround) -> None:
+    assert await look_up([ask("phone", "call me")], hub.hot) == {}
+    assert await look_up([], hub.hot) == {}
 
 
-async def test_the_look_up_goes_through_indexes(hub: Ground) -> None:
-    import sqlite3
+@pytest.mark.parametrize("keys", [1, 2, 250])
+async def test_a_long_question_and_a_short_one_are_answered_alike(hub: HotGround, keys: int) -> None:
+    """One key, a few, and more than one part of a long question: three ways through the look-up, one answer."""
+    await hub.hears(claims=(Claim("email", "claimed@example.com", Proof.CLAIMED),))
+    for name, value in (("phone", ADA), ("email", "claimed@example.com")):
+        strangers = [ask("phone", f"+1202555{number:04d}") for number in range(1_000, 1_000 + keys - 1)]
+        asked = ask(name, value)
+        hits = await look_up([*strangers, asked], hub.hot)
+        assert judge(hits_of(asked, hits), hub.clock()) == Standing(True, True, START + Policy().hold_lease, ("open_ticket",), 1)
+        assert len(hits) == 1
 
-    from sqlalchemy.dialects import sqlite
 
-    statement = FACTS.params(keys=[(ADA, "phone"), ("ada@example.com", "email")])
-    sql = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
-    with sqlite3.connect(hub.path) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+async def test_nothing_is_remembered_between_two_questions(hub: HotGround) -> None:
+    ticket = await hub.hears()
+    for held in (False, True) * 3:
+        await hub.run((Reopen if held else Resolve)(ticket, 1))
+        assert (await standing(hub, "phone", ADA)).held is held
+
+
+@pytest.mark.parametrize(("statement", "parameters"), [(FACTS_ONE, (ADA, "phone")), (FACTS_MANY, ('[["+12025550123", "phone"]]',))])
+def test_the_look_up_goes_through_indexes(tmp_path: Path, statement: str, parameters: tuple[str, ...]) -> None:
+    migrate(tmp_path / "hub.db")
+    connection = sqlite3.connect(tmp_path / "hub.db")
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
     connection.close()
     assert any("uq_identifier_key" in step for step in plan), plan
-    assert not [step for step in plan if step.startswith("SCAN") and "behind" not in step and "ROW VALUES" not in step], plan
+    scanned = {step.split()[1] for step in plan if step.startswith("SCAN")}
+    assert scanned <= {"CONSTANT", "a", "json_each", "(subquery-2)"}, plan  # what was asked, never a table
+
+
+async def test_the_hot_connection_can_only_read(hub: HotGround) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        hub.hot._connection.execute("DELETE FROM hold")

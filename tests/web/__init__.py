@@ -15,11 +15,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from hub import agents
 from hub.config import ServerSettings, Settings
+from hub.delivery.outbox import Outbox
 from hub.passwords import Passwords
 from hub.policy import Policy
 from hub.storage.blobs import Blobs
 from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
+from hub.storage.sqlite_hot import SqliteHot
 from hub.storage.sqlite_writer import SqliteWriter
 from hub.web import auth, security, settings
 from hub.web.context import HUB, Hub
@@ -167,12 +169,14 @@ async def site(tmp_path: Path, *, public_url: str = "http://localhost:8080", peo
         "policy": Policy(),
         "writer": writer,
         "reader": sqlite_reader(path),
+        "hot": SqliteHot(path),
         "blobs": Blobs(tmp_path / "files"),
         "feed": Feed(),
         "pages": environment(),
         "secret": b"s" * 32,
         "channels": {},
         "rooms": {},
+        "outbox": Outbox(writer, {}),
         **of_hub,
     }
     hub = Hub(**{f.name: values.get(f.name) for f in fields(Hub)})
@@ -187,6 +191,7 @@ async def site(tmp_path: Path, *, public_url: str = "http://localhost:8080", peo
         finally:
             await writer.close()
             await hub.reader.close()
+            await hub.hot.close()
 
 
 def session_cookie(response: Any, name: str = "hub_session") -> str:

@@ -70,6 +70,7 @@ def build_hub(path: Path, public_url: str = "http://hub.example") -> tuple[web.A
         policy=policy,
         writer=writer,
         reader=sqlite_reader(path),
+        hot=cast(Any, None),
         blobs=Blobs(path.parent / "files"),
         feed=feed,
         pages=jinja2.Environment(autoescape=True),

@@ -34,6 +34,7 @@ from hub.storage.blobs import Blobs
 from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
 from hub.storage.records import Agent, AgentSession, Attachment, Customer, Event, Hold, HoldLedger, Identifier, Message, Ticket
+from hub.storage.sqlite_hot import SqliteHot
 from hub.storage.sqlite_writer import SqliteWriter
 from hub.storage.writer import wall_clock
 from hub.web import attachments, inbox, pages
@@ -97,6 +98,7 @@ async def site(tmp_path: Path, rows: Iterable[Any] = ()) -> AsyncIterator[Site]:
         "policy": policy,
         "writer": writer,
         "reader": reader,
+        "hot": SqliteHot(path),
         "blobs": Blobs(tmp_path / "files"),
         "feed": feed,
         "pages": pages.environment(),
@@ -119,6 +121,7 @@ async def site(tmp_path: Path, rows: Iterable[Any] = ()) -> AsyncIterator[Site]:
         await client.close()
         await writer.close()
         await reader.close()
+        await hub.hot.close()
 
 
 def people(count: int, text: str = "hello", now: int = 1_800_000_000_000_000) -> list[Any]:
@@ -569,7 +572,7 @@ async def test_a_reply_that_did_not_go_is_sent_again_from_the_conversation(tmp_p
         assert (await built.post("/tickets/1/reply", text="On its way", draft_key="d" * 20)).status == 204
         assert "/retry" not in await built.page("/inbox/open?ticket=1")
         assert (await built.post("/messages/2/retry")).status == 409, "what is under way is not sent again"
-        (row,) = await built.hub.writer.run(Lease(1, "lease", 1))
+        (row,) = await built.hub.writer.run(Lease("lease", 1))
         outcome: Any = state
         assert await built.hub.writer.run(finish(row, outcome, error="The carrier did not answer."))
         page = await built.page("/inbox/open?ticket=1")
@@ -579,7 +582,7 @@ async def test_a_reply_that_did_not_go_is_sent_again_from_the_conversation(tmp_p
         page = await built.page("/inbox/open?ticket=1")
         assert ("Waiting to be sent" in page, "/messages/2/retry" in page) == (True, False)
         assert (await built.post("/messages/2/retry")).status == 409, "a second click sends nothing twice"
-        assert [each.id for each in await built.hub.writer.run(Lease(1, "lease", 1))] == [row.id]
+        assert [each.id for each in await built.hub.writer.run(Lease("lease", 1))] == [row.id]
         assert (await built.post("/messages/1/retry")).status == 409, "what a customer said cannot be sent"
 
 
@@ -661,10 +664,32 @@ async def test_what_commits_between_a_page_and_its_stream_is_not_lost(tmp_path: 
         assert [change["type"] for change in json.loads(frame["data"])] == ["message.received"], "this and nothing the page showed already"
 
 
-async def test_a_stream_that_cannot_catch_up_says_read_everything_again(tmp_path: Path) -> None:
-    async with site(tmp_path) as built, built.client.get("/stream", headers={"Last-Event-ID": "500"}) as response:
+async def test_a_number_of_another_database_says_read_everything_again(tmp_path: Path) -> None:
+    async with site(tmp_path) as built, built.client.get("/stream", headers={"Last-Event-ID": "0a1b2c3d-500"}) as response:
         [frame] = await frames(response, 1)
         assert frame["event"] == "resync"
+
+
+async def test_what_came_before_this_process_is_read_from_the_table(tmp_path: Path) -> None:
+    """A restart, or a ring that turned over, is no reason for a thousand browsers to read everything again."""
+    async with site(tmp_path, [Event(seq, "message.received", 1, 1, 1, seq) for seq in (2, 3, 5, 8)]) as built:
+        built.hub.feed = Feed(8, "0a1b2c3d")
+        async with built.client.get("/stream", headers={"Last-Event-ID": "0a1b2c3d-3"}) as response:
+            [caught_up] = await frames(response, 1)
+            built.hub.feed.publish([Event(9, "message.received", 1, 1, 1, 9)])
+            [live] = await frames(response, 1)
+        assert [change["seq"] for change in json.loads(caught_up["data"])] == [5, 8]
+        assert (caught_up["id"], live["id"]) == ("0a1b2c3d-8", "0a1b2c3d-9")
+
+
+async def test_whoever_missed_too_much_reads_everything_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.web.live.REPLAYED", 3)
+    async with site(tmp_path, [Event(seq, "message.received", 1, 1, 1, seq) for seq in range(1, 9)]) as built:
+        built.hub.feed = Feed(8)
+        for after, kind in ((4, "resync"), (5, "changes")):
+            async with built.client.get(f"/stream?after={after}") as response:
+                [frame] = await frames(response, 1)
+            assert frame["event"] == kind
 
 
 async def test_an_open_stream_ends_with_the_hub_and_with_its_session(tmp_path: Path) -> None:

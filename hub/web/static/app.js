@@ -479,13 +479,15 @@ function freshen() {
 // One stream for all tabs: the tab that holds the lock listens and passes on what it hears.
 
 const tabs = "BroadcastChannel" in window ? new BroadcastChannel("hub-live") : null;
-let seen = Number(document.body.dataset.seq ?? 0);
+let seen = document.body.dataset.seq ?? "";  // epoch-number: another epoch is another database, and its numbers say nothing here
+const epoch = (id) => id.slice(0, id.lastIndexOf("-") + 1), number = (id) => Number(id.slice(id.lastIndexOf("-") + 1));
+const later = (a, b) => epoch(a) !== epoch(b) || number(b) > number(a) ? b : a;
 
 function connection(text) { const box = $(".connection"); if (box) { box.textContent = text; box.hidden = !text; } }
 function signedOut() { connection("Signed out. Sign in in another tab; what you typed is kept."); }
 
 function heard({ kind, id, changes }) {
-  seen = Math.max(seen, id);
+  seen = later(seen, id);
   if (kind === "resync") { seen = id; return void refresh(); }
   const mine = Number(pane()?.dataset.customer ?? 0), parts = new Set();
   for (const change of changes) {
@@ -498,10 +500,10 @@ function heard({ kind, id, changes }) {
 }
 
 function listen() {
-  const source = new EventSource(`/stream?after=${seen}`);
+  const source = new EventSource(`/stream?after=${encodeURIComponent(seen)}`);
   let slow = 0;
   const pass = (kind) => (event) => {
-    const news = { kind, id: Number(event.lastEventId), changes: kind === "changes" ? JSON.parse(event.data) : [] };
+    const news = { kind, id: event.lastEventId, changes: kind === "changes" ? JSON.parse(event.data) : [] };
     heard(news);
     tabs?.postMessage(news);
   };
