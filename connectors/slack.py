@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from connectors.shared.loopback import is_loopback_url
+from connectors.shared.retry_after import retry_after
 from connectors.shared.slack_blocks import SECTION, blocks, fallback, plain
-from hub.contract import Answer, Desk, Refused, Request, TicketCard, TryLater, Unknown
+from hub.contract import Answer, Desk, Pace, Refused, Request, TicketCard, TryLater, Unknown
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
@@ -68,6 +69,7 @@ class SlackSettings(BaseModel):
     channel: str = Field(min_length=1)  # its id (C0123456789) or its name; with the id, clicks elsewhere are refused
     base_url: str = "https://slack.com/api/"
     agents: dict[str, str] = {}  # Slack member id -> the agent's e-mail address, where the two addresses differ
+    max_per_second: float | None = Field(default=None, gt=0)  # posts and updates; None: Slack's own limit
 
     @field_validator("bot_token", "signing_secret")
     @classmethod
@@ -115,6 +117,8 @@ class Slack:
     """`contract.Room` in a Slack channel. `name` is the room's configured name."""
 
     Settings: ClassVar[type[BaseModel]] = SlackSettings
+    # "1 per second per channel ... short bursts of >1 allowed" (https://docs.slack.dev/apis/web-api/rate-limits, chat.postMessage).
+    pace: ClassVar[Pace] = Pace(per_second=1.0, burst=5)
 
     def __init__(self, settings: SlackSettings, name: str) -> None:
         self._settings = settings
@@ -129,9 +133,17 @@ class Slack:
 
     def _client(self) -> AsyncWebClient:
         if self._built_client is None:
+            import aiohttp
             from slack_sdk.web.async_client import AsyncWebClient
 
             self._built_client = AsyncWebClient(
+                # Left to itself the SDK makes one for every call. Connections are not kept: one that Slack closes at the moment of
+                # use would leave a post in doubt.
+                session=aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(force_close=True),
+                    timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                ),
                 token=self._settings.bot_token.get_secret_value(),
                 base_url=self._settings.base_url,
                 timeout=_TIMEOUT_SECONDS,
@@ -300,6 +312,8 @@ class Slack:
         self._closing = True
         while self._work:
             await asyncio.gather(*self._work, return_exceptions=True)
+        if self._built_client is not None and self._built_client.session is not None:
+            await self._built_client.session.close()  # a call after this one makes a session of its own again
 
     def is_sandbox(self) -> bool:
         """Whether it speaks to a stand-in on this machine."""
@@ -336,8 +350,7 @@ def _api_failure(error: SlackApiError) -> _Failure:
     code = str(data.get("error") or "") if isinstance(data, dict) else ""
     # An answer that is not JSON comes as the transport's own response, whose status is called otherwise.
     status = int(getattr(response, "status_code", 0) or getattr(response, "status", 0))
-    waiting = str(response.headers.get("Retry-After", "")) if hasattr(response, "headers") else ""
-    wait = float(waiting) if re.fullmatch("[0-9]{1,5}", waiting) else None
+    wait = retry_after({str(name).lower(): str(value) for name, value in dict(getattr(response, "headers", None) or {}).items()})
     if status == 429 or code in {"ratelimited", "rate_limited"}:
         return _Failure("ratelimited", "Slack asks for fewer messages.", in_doubt=False, retry_after=wait)
     if code:

@@ -7,21 +7,18 @@ Standard Webhooks 1.0.0. The receiver finds in `data.version` which of two chang
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from connectors.shared import webhook_signing
 from connectors.shared.loopback import is_loopback_url
+from connectors.shared.retry_after import retry_after
 from hub.contract import HoldNotice, Http, NoAnswer, NotSent, Refused, TryLater
 
 _TIMEOUT_SECONDS = 15.0  # Standard Webhooks: 15 to 30
-_LONGEST_WAIT_SECONDS = 3600.0
 
 # Standard Webhooks: with these the receiver asks for fewer messages, and may say for how long.
 _THROTTLED = frozenset({429, 502, 503, 504})
@@ -36,24 +33,6 @@ _MEND: Mapping[int, str] = {
     415: "It must accept application/cloudevents+json.",
     429: "It asks for fewer messages.",
 }
-_WHOLE_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
-
-
-def retry_after(value: str, now: float) -> float | None:
-    """Seconds to wait out of a `Retry-After` header (RFC 9110 section 10.2.3: seconds or an HTTP date), at most an hour.
-
-    `now` in unix seconds. None for nonsense and for a date gone by.
-    """
-    value = value.strip()
-    if _WHOLE_SECONDS.fullmatch(value):
-        seconds = float(value)
-    else:
-        try:
-            when = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now
-    return min(seconds, _LONGEST_WAIT_SECONDS) if seconds > 0 else None
 
 
 class WebhookSettings(BaseModel):
@@ -64,6 +43,7 @@ class WebhookSettings(BaseModel):
     type: str
     url: str
     secret: SecretStr
+    max_per_second: float | None = Field(default=None, gt=0)
 
     @field_validator("url")
     @classmethod
@@ -129,7 +109,7 @@ class Webhook:
             hint = "It redirects, and redirects are not followed: set the url to the final address."
         else:
             hint = _MEND.get(response.status, "It failed at its own end." if response.status >= 500 else "It refuses the event.")
-        wait = retry_after(response.headers.get("retry-after", ""), now) if response.status in _THROTTLED else None
+        wait = retry_after(response.headers) if response.status in _THROTTLED else None
         raise TryLater(f"The destination {self.name} answered {response.status}. {hint} It will be told again.", wait)
 
     def _event(self, notice: HoldNotice) -> bytes:

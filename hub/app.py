@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 import connectors
 from hub import agents, keys, reactions, sessions
 from hub.config import ConfigError, Settings, explain
-from hub.contract import Channel, ChannelSettings, Destination, Place, Request, Room, Verdict
+from hub.contract import Channel, ChannelSettings, Destination, Pace, Place, Request, Room, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.quarantine import SweepUnverified
@@ -62,6 +62,7 @@ class Configured:
     channels: dict[str, tuple[ChannelSettings, Channel, Place]]
     rooms: dict[str, Room]
     destinations: dict[str, Destination]
+    paces: dict[tuple[str, str], Pace]  # by kind of delivery and name
 
 
 def configure(settings: Settings, secret: bytes) -> Configured:
@@ -69,12 +70,14 @@ def configure(settings: Settings, secret: bytes) -> Configured:
     faults: list[str] = []
     public_url = settings.server.public_url
     channels: dict[str, tuple[ChannelSettings, Channel, Place]] = {}
+    paces: dict[tuple[str, str], Pace | None] = {}
     for name, entry in settings.channels.items():
         cls, own = _settings("channels", name, entry, connectors.CHANNELS, faults)
         if cls is None:
             continue
         place = Place(name, f"{public_url}/in/{name}", keys.derive(secret, f"channel:{name}"))
         channels[name] = (own, cls(own, place), place)
+        paces[("reply", name)] = _pace(channels[name][1], own)
         site = getattr(own, "site", None)
         if site is not None and site not in settings.sites:
             faults.append(f"channels.{name}.site: there is no site {site!r} under `sites`. Add it there, or correct the name.")
@@ -83,17 +86,27 @@ def configure(settings: Settings, secret: bytes) -> Configured:
         cls, own = _settings("rooms", name, entry, connectors.ROOMS, faults)
         if cls is not None:
             rooms[name] = cls(own, name)
+            paces[("card", name)] = _pace(rooms[name], own)
     destinations: dict[str, Destination] = {}
     for name, entry in settings.destinations.items():
         cls, own = _settings("destinations", name, entry, connectors.DESTINATIONS, faults)
         if cls is not None:
             destinations[name] = cls(own, name, source=public_url)
-    built = Configured(channels, rooms, destinations)
+            paces[("hold", name)] = _pace(destinations[name], own)
+    built = Configured(channels, rooms, destinations, {target: pace for target, pace in paces.items() if pace is not None})
     if not faults:
         faults += sandbox_faults(settings, built)
     if faults:
         raise ConfigError("\n".join(faults))
     return built
+
+
+def _pace(connector: Channel | Room | Destination, own: Any) -> Pace | None:
+    """How fast it may be spoken to: what the configuration says, else what its provider is known to take. A stand-in takes anything."""
+    asked = getattr(own, "max_per_second", None)
+    if asked is not None:
+        return Pace(asked, burst=max(1, int(asked)))
+    return None if connector.is_sandbox() else getattr(connector, "pace", None)
 
 
 def _settings(kind: str, name: str, entry: dict[str, Any], registry: dict[str, str], faults: list[str]) -> tuple[Any, Any]:
@@ -238,6 +251,7 @@ class Running:
                 "hold": HoldCarrier(built.destinations, http, self._clock),
                 "media": MediaCarrier(channels, reader, blobs, http),
             },
+            paces=built.paces,
         )
         self.hub = hub = Hub(
             settings=settings,

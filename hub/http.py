@@ -128,7 +128,7 @@ class GuardedHttp:
                     socket_factory=None if allowed else _guarded_socket,
                     resolver=self._resolver,
                     force_close=True,
-                    limit=100,
+                    limit=0,  # none in all: hosts that hang must not fill the pool for the others
                     limit_per_host=20,  # one slow receiver must not take every connection
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -92,8 +93,58 @@ def test_agents_and_tokens_are_made_by_command(tmp_path: Path) -> None:
     assert "12 characters" in run("agents", "add", "lee@shop.example", "--password", "short", *config, expect=1)
     assert run("tokens", "add", "campaigns", *config).splitlines()[-1].startswith("hub_")
     assert run("quarantine", "list", *config).strip().splitlines()[-1:] in ([], [""]) or "kind" not in run("quarantine", "list", *config)
-    run("deliveries", "list", *config)
+    assert run("deliveries", "list", *config) == ""
     assert "There is no delivery 7" in run("deliveries", "retry", "7", *config, expect=1)
+
+
+def test_deliveries_are_listed_shown_tried_again_and_given_up(tmp_path: Path) -> None:
+    path = sandbox_config(tmp_path)
+    config = ("--config", str(path))
+    assert "no database yet" in run("deliveries", "list", *config, expect=1)
+    run("migrate", *config)
+    owed = [(1, "failed", "sms"), (2, "unknown", "sms"), (3, "queued", "sms"), (4, "done", "sms"), (5, "failed", "whatsapp")]
+    database = tmp_path / "data" / "hub.db"
+
+    def states() -> list[str]:
+        connection = sqlite3.connect(database)
+        found = [state for (state,) in connection.execute("SELECT state FROM delivery ORDER BY id")]
+        connection.close()
+        return found
+
+    connection = sqlite3.connect(database)
+    connection.executemany(
+        "INSERT INTO delivery (id, lane, kind, target, subject_id, payload, state, idempotent, created_at, due_at, attempt, version, ref,"
+        " lease_token, lease_until, error) VALUES (?1, 'l' || ?1, 'reply', ?3, 1, '{}', ?2, 0, 1, 1, 3, 1, '', '', 0, 'No such number.')",
+        owed,
+    )
+    connection.commit()
+    connection.close()
+
+    def numbers(*options: str) -> list[str]:
+        return [line.split()[0] for line in run("deliveries", "list", *options, *config).splitlines()]
+
+    assert numbers() == ["1", "2", "3", "5"]
+    assert numbers("--state", "failed") == ["1", "5"]
+    assert numbers("--state", "failed", "--state", "done", "--target", "sms") == ["1", "4"]
+    assert numbers("--kind", "card") == []
+    # Looking works while a hub holds the database, changing does not.
+    with migrate.lock(database):
+        assert numbers("--limit", "2") == ["3", "5"]
+        said = run("deliveries", "show", "2", *config)
+        assert "answer to sms" in said
+        assert "unknown, after 3 tries" in said
+        assert "No such number." in said
+        assert "web pages" in run("deliveries", "retry", "1", *config, expect=1)
+    assert "There is no delivery 9" in run("deliveries", "show", "9", *config, expect=1)
+    assert "Say which" in run("deliveries", "retry", *config, expect=1)
+    assert "Say which" in run("deliveries", "retry", "1", "--failed", *config, expect=1)
+    assert "go with --failed" in run("deliveries", "retry", "1", "--target", "sms", *config, expect=1)
+    assert "Delivery 5 is queued" in run("deliveries", "retry", "--failed", "--target", "whatsapp", *config)
+    assert states() == ["failed", "unknown", "queued", "done", "queued"]
+    assert "2 deliveries are queued" in run("deliveries", "retry", "1", "2", *config)
+    assert "Nothing failed" in run("deliveries", "retry", "--failed", *config)
+    assert "discarded" in run("deliveries", "discard", "3", "--reason", "Told by telephone.", *config)
+    assert states() == ["queued", "queued", "discarded", "done", "queued"]
 
 
 def test_migrate_says_where_the_database_stands(tmp_path: Path) -> None:

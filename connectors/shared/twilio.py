@@ -18,9 +18,10 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 from pydantic import ConfigDict, SecretStr, field_validator, model_validator
 
 from connectors.shared.loopback import is_loopback, is_loopback_url
+from connectors.shared.retry_after import retry_after
 from connectors.shared.signatures import form_pairs, twilio_body_hash, twilio_signed
 from connectors.shared.twilio_lists import MessageLists, Resource, as_webhook, files, iso, when
-from connectors.shared.twilio_sdk import API, load_sdk, retry_after
+from connectors.shared.twilio_sdk import API, load_sdk
 from connectors.shared.twilio_words import STATUSES, explain, media_name
 from hub.contract import (
     Answer,
@@ -465,5 +466,5 @@ async def _get(url: str, http: Http, headers: Mapping[str, str]) -> HttpResponse
     if answer.status in (401, 403):
         raise Refused(f"Not fetched: Twilio answered {answer.status}. Check account_sid and auth_token in this channel's settings.")
     if answer.status in (408, 425, 429) or answer.status >= 500:
-        raise TryLater(f"Twilio answered {answer.status} for a media file.", retry_after(answer))
+        raise TryLater(f"Twilio answered {answer.status} for a media file.", retry_after(answer.headers))
     return answer

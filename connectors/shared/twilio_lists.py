@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from connectors.shared.twilio_sdk import retry_after
+from connectors.shared.retry_after import retry_after
 from hub.contract import Http, NoAnswer, NotSent, Refused, TryLater
 
 PAGE_SIZE = 200  # of at most 1,000; a page with its files is understood and stored well within a minute
@@ -95,7 +95,7 @@ class MessageLists:
         if answer.status in (401, 403, 404):
             raise Refused(f"Twilio answered {answer.status}. Check account_sid and auth_token in this channel's settings.")
         if answer.status != 200:
-            raise TryLater(f"Twilio answered {answer.status} for its message list.", retry_after(answer))
+            raise TryLater(f"Twilio answered {answer.status} for its message list.", retry_after(answer.headers))
         try:
             read = json.loads(answer.body)
         except ValueError as error:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from connectors.shared.retry_after import retry_after
 from hub.contract import Http, HttpResponse, NoAnswer, NotSent, TryLater, Unknown
 
 API = "https://api.twilio.com"
@@ -77,7 +78,7 @@ async def _post(http: Http, method: str, url: str, headers: Mapping[str, str], b
     except NoAnswer as error:
         raise Unknown(f"Twilio's answer was lost; the message may have gone: {error}") from error
     if answer.status in (429, 503):
-        raise TryLater(f"Twilio is busy (HTTP {answer.status}).", retry_after(answer))
+        raise TryLater(f"Twilio is busy (HTTP {answer.status}).", retry_after(answer.headers))
     if answer.status >= 500:
         raise Unknown(f"Twilio failed (HTTP {answer.status}); the message may have gone.")
     if 200 <= answer.status < 300 and not _names_a_message(answer.body):
@@ -91,9 +92,3 @@ def _names_a_message(body: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(answer, dict) and isinstance(answer.get("sid"), str) and bool(answer["sid"])
-
-
-def retry_after(response: HttpResponse) -> float | None:
-    """Seconds named by Retry-After; its date form would need a clock and is left to the hub's own backoff."""
-    value = response.headers.get("retry-after", "").strip()
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 7 else None

@@ -6,9 +6,9 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import BindParameter, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub.contract import (
@@ -25,6 +25,7 @@ from hub.contract import (
     TryLater,
 )
 from hub.conversations.wording import customer_name
+from hub.delivery.attempt import preparing
 from hub.delivery.works import Finish, finish
 from hub.holds.ledger import iso
 from hub.policy import ChannelRule
@@ -32,6 +33,7 @@ from hub.storage.blobs import Blobs
 from hub.storage.reader import Reader
 from hub.storage.records import Delivery
 from hub.storage.tables import metadata
+from hub.storage.writer import StorageBusy
 
 message = metadata.tables["message"].c
 identifier = metadata.tables["identifier"].c
@@ -43,6 +45,68 @@ hold = metadata.tables["hold"].c
 
 MAILS = 50  # earlier mails looked at for an answer
 LONGEST_CHAIN = 10  # of them named in its References
+
+
+# Built once: making a statement costs more than running it.
+_ID: BindParameter[Any] = bindparam("id")
+REPLY = (
+    select(
+        message.text,
+        message.ticket_id,
+        message.identifier_id,
+        message.mail_id,
+        message.conversation_id,
+        identifier.address,
+        agent.name.label("agent_name"),
+        select(attachment.message_id).where(attachment.message_id == message.id).limit(1).scalar_subquery().label("has_files"),
+    )
+    .join_from(metadata.tables["message"], metadata.tables["identifier"], message.identifier_id == identifier.id)
+    .outerjoin(metadata.tables["agent"], message.agent_id == agent.id)
+    .where(message.id == _ID)
+)
+FILES = (
+    select(attachment.id, attachment.name, attachment.content_type, attachment.size, attachment.sha256)
+    .where(attachment.message_id == _ID)
+    .order_by(attachment.id)
+)
+EARLIER_MAILS = (
+    select(message.mail_id, message.subject, message.direction, message.text)
+    .where(
+        message.conversation_id == bindparam("conversation_id"),
+        message.ticket_id == bindparam("ticket_id"),
+        message.identifier_id == bindparam("identifier_id"),
+        message.mail_id.is_not(None),
+        message.id < _ID,
+    )
+    .order_by(message.id.desc())
+    .limit(MAILS)
+)
+_HELD = (
+    select(hold.id)
+    .where(hold.customer_id == ticket.conversation_id, hold.released_at.is_(None))
+    .limit(1)
+    .correlate(metadata.tables["ticket"])
+    .scalar_subquery()
+)
+CARD = (
+    select(
+        ticket.id,
+        ticket.status,
+        ticket.subject,
+        ticket.preview,
+        ticket.channel_id,
+        customer.name,
+        identifier.kind,
+        identifier.value,
+        agent.name.label("assignee"),
+        _HELD.label("held"),
+    )
+    .join_from(metadata.tables["ticket"], metadata.tables["customer"], ticket.conversation_id == customer.id)
+    .join(metadata.tables["identifier"], ticket.identifier_id == identifier.id)
+    .outerjoin(metadata.tables["agent"], ticket.assignee_id == agent.id)
+    .where(ticket.id == _ID)
+)
+SOURCE = select(attachment.source_url).where(attachment.id == _ID)
 
 
 class BoundChannel(Protocol):
@@ -103,38 +167,22 @@ class ReplyCarrier:
         self._file_url = file_url
 
     async def carry(self, delivery: Delivery) -> Finish:
-        bound = self._channels.get(delivery.target)
-        if bound is None:
-            raise Refused(f"The channel {delivery.target} is no longer configured. Nothing was sent; answer on another channel.")
-        try:
-            outgoing = await self._compose(delivery, bound)
-        except SQLAlchemyError as error:
-            raise TryLater("The message could not be read from the database. Nothing was sent yet.") from error
+        with preparing():
+            bound = self._channels.get(delivery.target)
+            if bound is None:
+                raise Refused(f"The channel {delivery.target} is no longer configured. Nothing was sent; answer on another channel.")
+            try:
+                outgoing = await self._compose(delivery, bound)
+            except (StorageBusy, SQLAlchemyError) as error:
+                raise TryLater("The message could not be read from the database. Nothing was sent yet.") from error
         sent = await bound.connector.send(outgoing, self._http)
         return finish(delivery, status=sent.status, provider_id=sent.provider_message_id)
 
     async def _compose(self, delivery: Delivery, bound: BoundChannel) -> OutboundMessage:
-        row = await self._reader.first(
-            select(
-                message.text,
-                message.ticket_id,
-                message.identifier_id,
-                message.mail_id,
-                message.conversation_id,
-                identifier.address,
-                agent.name.label("agent_name"),
-            )
-            .join_from(metadata.tables["message"], metadata.tables["identifier"], message.identifier_id == identifier.id)
-            .outerjoin(metadata.tables["agent"], message.agent_id == agent.id)
-            .where(message.id == delivery.subject_id)
-        )
+        row = await self._reader.first(REPLY, {"id": delivery.subject_id})
         if row is None:
             raise Refused("The message is gone (erased). Nothing was sent.")
-        files = await self._reader.all(
-            select(attachment.id, attachment.name, attachment.content_type, attachment.size, attachment.sha256)
-            .where(attachment.message_id == delivery.subject_id)
-            .order_by(attachment.id)
-        )
+        files = await self._reader.all(FILES, {"id": delivery.subject_id}) if row.has_files is not None else ()
         outgoing = OutboundMessage(
             delivery_id=delivery.id,
             to=row.address,
@@ -147,18 +195,8 @@ class ReplyCarrier:
         )
         if not bound.rule.mails:
             return outgoing
-        earlier = await self._reader.all(
-            select(message.mail_id, message.subject, message.direction, message.text)
-            .where(
-                message.conversation_id == row.conversation_id,
-                message.ticket_id == row.ticket_id,
-                message.identifier_id == row.identifier_id,
-                message.mail_id.is_not(None),
-                message.id < delivery.subject_id,
-            )
-            .order_by(message.id.desc())
-            .limit(MAILS)
-        )
+        asked = {"id": delivery.subject_id, "conversation_id": row.conversation_id, "ticket_id": row.ticket_id}
+        earlier = await self._reader.all(EARLIER_MAILS, asked | {"identifier_id": row.identifier_id})
         answered = thread([(e.mail_id, e.subject, e.direction, e.text) for e in reversed(earlier)])
         return replace(
             outgoing,
@@ -185,38 +223,18 @@ class CardCarrier:
         self._public_url = public_url
 
     async def carry(self, delivery: Delivery) -> Finish:
-        room = self._rooms.get(delivery.target)
-        if room is None:
-            raise Refused(f"The room {delivery.target} is no longer configured.")
-        card = await self._card(delivery)
+        with preparing():
+            room = self._rooms.get(delivery.target)
+            if room is None:
+                raise Refused(f"The room {delivery.target} is no longer configured.")
+            try:
+                card = await self._card(delivery)
+            except (StorageBusy, SQLAlchemyError) as error:
+                raise TryLater("The ticket could not be read from the database. Nothing was posted yet.") from error
         return finish(delivery, ref=await room.show(card, delivery.ref))
 
     async def _card(self, delivery: Delivery) -> TicketCard:
-        held = (
-            select(hold.id)
-            .where(hold.customer_id == ticket.conversation_id, hold.released_at.is_(None))
-            .limit(1)
-            .correlate(metadata.tables["ticket"])
-            .scalar_subquery()
-        )
-        row = await self._reader.first(
-            select(
-                ticket.id,
-                ticket.status,
-                ticket.subject,
-                ticket.preview,
-                ticket.channel_id,
-                customer.name,
-                identifier.kind,
-                identifier.value,
-                agent.name.label("assignee"),
-                held.label("held"),
-            )
-            .join_from(metadata.tables["ticket"], metadata.tables["customer"], ticket.conversation_id == customer.id)
-            .join(metadata.tables["identifier"], ticket.identifier_id == identifier.id)
-            .outerjoin(metadata.tables["agent"], ticket.assignee_id == agent.id)
-            .where(ticket.id == delivery.subject_id)
-        )
+        row = await self._reader.first(CARD, {"id": delivery.subject_id})
         if row is None:
             raise Refused("The ticket is gone (erased).")
         return TicketCard(
@@ -242,12 +260,13 @@ class HoldCarrier:
         self._clock = clock
 
     async def carry(self, delivery: Delivery) -> Finish:
-        destination = self._destinations.get(delivery.target)
-        if destination is None:
-            raise Refused(f"The destination {delivery.target} is no longer configured.")
-        told = json.loads(delivery.payload)
-        # The same on every retry, and not used again when a restored database counts its rows anew.
-        notice = HoldNotice(id=f"hold-{delivery.id}-{delivery.created_at}", type=told["type"], time=iso(told["at"]), data=told["data"])
+        with preparing():
+            destination = self._destinations.get(delivery.target)
+            if destination is None:
+                raise Refused(f"The destination {delivery.target} is no longer configured.")
+            told = json.loads(delivery.payload)
+            # The same on every retry, and not used again when a restored database counts its rows anew.
+            notice = HoldNotice(id=f"hold-{delivery.id}-{delivery.created_at}", type=told["type"], time=iso(told["at"]), data=told["data"])
         await destination.tell(notice, self._http, self._clock() / 1_000_000)
         return finish(delivery)
 
@@ -262,12 +281,16 @@ class MediaCarrier:
         self._http = http
 
     async def carry(self, delivery: Delivery) -> Finish:
-        bound = self._channels.get(delivery.target)
-        if bound is None:
-            raise Refused(f"The channel {delivery.target} is no longer configured: its file cannot be fetched.")
-        url = await self._reader.value(select(attachment.source_url).where(attachment.id == json.loads(delivery.payload)["attachment"]))
-        if url is None:
-            raise Refused("The file's message is gone (erased).")
+        with preparing():
+            bound = self._channels.get(delivery.target)
+            if bound is None:
+                raise Refused(f"The channel {delivery.target} is no longer configured: its file cannot be fetched.")
+            try:
+                url = await self._reader.value(SOURCE, {"id": json.loads(delivery.payload)["attachment"]})
+            except (StorageBusy, SQLAlchemyError) as error:
+                raise TryLater("The file could not be looked up in the database. Nothing was fetched yet.") from error
+            if url is None:
+                raise Refused("The file's message is gone (erased).")
         file = await bound.connector.fetch(url, self._http)
         data = file.data or b""
         sha256 = await asyncio.to_thread(self._blobs.put, data)

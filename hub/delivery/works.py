@@ -7,16 +7,16 @@ safely be repeated is repeated, what cannot becomes `unknown`, is shown, and is 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hub.contract import DeliveryUpdate, MessageStatus
 from hub.conversations import Refusal
+from hub.delivery.pacing import Target
 from hub.delivery.retry import next_try
 from hub.delivery.states import advance, report
-from hub.storage.facts import Facts, Needs
+from hub.storage.facts import Facts, Needs, is_due
 from hub.storage.records import Delivery, Message
 
 LOST = {
@@ -27,32 +27,47 @@ LOST = {
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Lease up to `limit` deliveries that are due and head their lane, and no more of one target than its hands can take."""
+    """Lease what is due and heads its lane, to each target no more than it has room for.
 
-    limit: int
+    `carried` are the rows the caller carries already, or carried without being able to note how it ended: theirs is a living
+    attempt, whatever a clock says of its lease. `lost`: an earlier claim may have been committed without its answer arriving.
+    """
+
     token: str
-    per_target: int
-    under_way: Mapping[str, int] = field(default_factory=dict)  # deliveries in hand, by target
+    hands: int  # rows to one target ...
+    room: Mapping[Target, int] = field(default_factory=dict)  # ... and to these, fewer
+    carried: frozenset[int] = frozenset()
+    lost: bool = False
 
     def needs(self, needs: Needs) -> None:
-        needs.claim = max(needs.claim, self.limit)
-        needs.claim_not |= {target for target, count in self.under_way.items() if count >= self.per_target}
+        needs.claim = max(needs.claim, self.hands)
+        needs.claim_not |= {target for target, room in self.room.items() if room <= 0}
+        needs.leased = needs.leased or self.lost
 
     def decide(self, facts: Facts) -> list[Delivery]:
         """Copies of the rows now leased to the caller."""
-        in_hand = Counter(self.under_way)
+        if self.lost:
+            for row in facts.leased:
+                self._recover(row, facts)
+        room: dict[Target, int] = dict(self.room)
         claimed: list[Delivery] = []
         for row in facts.claimable:
             # Asked again, since an earlier unit of this batch may have settled or claimed it.
-            due = row.due_at if row.state == "queued" else row.lease_until if row.state == "sending" else None
-            if due is None or due > facts.now or len(claimed) >= self.limit:
+            if row.id in self.carried:
+                continue  # queued again or not: what is still to be said of the earlier try must not settle a later one
+            if row.state == "sending" and row.lease_until <= facts.now:
+                if self._recover(row, facts):
+                    continue
+                if not row.idempotent:
+                    _lost(row, facts)
+                    continue
+            elif row.state != "queued" or not is_due(row.due_at, facts.now):
                 continue
-            if row.state == "sending" and not row.idempotent:
-                _lost(row, facts)
+            target = (row.kind, row.target)
+            left = room.get(target, self.hands)
+            if left <= 0:
                 continue
-            if in_hand[row.target] >= self.per_target:
-                continue
-            in_hand[row.target] += 1
+            room[target] = left - 1
             row.state = "sending"
             row.attempt += 1
             row.lease_token = self.token
@@ -64,6 +79,13 @@ class Claim:
                 facts.change(message)
             claimed.append(replace(row))
         return claimed
+
+    def _recover(self, row: Delivery, facts: Facts) -> bool:
+        # Ours and not carried: its claim was committed, but we were told it was not. Nobody has sent it.
+        ours = row.state == "sending" and row.lease_token == self.token and row.id not in self.carried
+        if ours:
+            _give_back(row, facts)
+        return ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +109,10 @@ class ReleaseLeases:
         return len(facts.leased)
 
 
-def finish(delivery: Delivery, outcome: Literal["done", "later", "failed", "unknown"] = "done", **told: Any) -> Finish:
+Outcome = Literal["done", "later", "failed", "unknown", "back"]
+
+
+def finish(delivery: Delivery, outcome: Outcome = "done", **told: Any) -> Finish:
     """The end of an attempt at a claimed delivery."""
     attachment_id = json.loads(delivery.payload)["attachment"] if delivery.kind == "media" else ""
     return Finish(delivery.id, delivery.lease_token, delivery.version, outcome, attachment_id=attachment_id, **told)
@@ -95,12 +120,15 @@ def finish(delivery: Delivery, outcome: Literal["done", "later", "failed", "unkn
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How one attempt ended. Counts only while the lease is still the caller's; that a message was taken is news at any time."""
+    """How one attempt ended. Counts only while the lease is still the caller's; that a message was taken is news at any time.
+
+    `back`: it never began, and counts as no try.
+    """
 
     delivery_id: int
     token: str
     version: int
-    outcome: Literal["done", "later", "failed", "unknown"]
+    outcome: Outcome
     error: str = ""
     retry_after: float | None = None
     jitter: float = 0.5
@@ -126,6 +154,9 @@ class Finish:
         if row.state != "sending" or row.lease_token != self.token:
             self._too_late(row, facts)
             return False
+        if self.outcome == "back":
+            _give_back(row, facts)
+            return True
         row.lease_token = ""
         row.error = self.error
         if self.ref:
@@ -202,19 +233,20 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try a failed or unknown delivery again, by a person's decision."""
+    """Try a failed or unknown delivery again, by a person's decision. `only_failed` leaves alone what may have arrived."""
 
     delivery_id: int
+    only_failed: bool = False
 
     def needs(self, needs: Needs) -> None:
         needs.deliveries.add(self.delivery_id)
 
     def decide(self, facts: Facts) -> None:
-        row = facts.deliveries.get(self.delivery_id)
-        if row is None:
-            raise Refusal(f"There is no delivery {self.delivery_id}.")
+        row = _known(self.delivery_id, facts)
         if row.state not in ("failed", "unknown"):
             raise Refusal(f"Delivery {row.id} is {row.state}: there is nothing to try again.")
+        if row.state == "unknown" and self.only_failed:
+            raise Refusal(f"Delivery {row.id} may have arrived. Confirm that it may arrive twice, or discard it.")
         _queue(row, facts)
         message = _message(row, facts)
         if message is not None:
@@ -223,6 +255,48 @@ class Retry:
             message.provider_id = None  # the coming try's name for it is what reports will be about
             facts.change(message)
             _updated(message, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Give up for good what failed, is of unknown fate or still waits, by a person's decision and with their reason."""
+
+    delivery_id: int
+    reason: str
+    agent_id: int | None = None
+
+    def needs(self, needs: Needs) -> None:
+        needs.deliveries.add(self.delivery_id)
+
+    def decide(self, facts: Facts) -> None:
+        reason = " ".join(self.reason.split())[:LONGEST_REASON]
+        if not reason:
+            raise Refusal("Say why it is discarded: whoever looks at it later needs to know.")
+        row = _known(self.delivery_id, facts)
+        if row.state not in ("failed", "unknown", "queued"):
+            raise Refusal(f"Delivery {row.id} is {row.state}: there is nothing to discard.")
+        waited = row.state == "queued"
+        row.state = "discarded"
+        row.done_at = facts.now
+        row.error = f"{row.error} Discarded: {reason}".strip()
+        facts.change(row)
+        facts.emit(
+            "delivery.discarded",
+            agent_id=self.agent_id,
+            data=json.dumps({"delivery_id": row.id, "kind": row.kind, "target": row.target, "reason": reason}),
+        )
+        if waited:  # what failed, or may have arrived, is said of the message already
+            _tell_message(row, "failed", f"Not sent. Discarded: {reason}", facts)
+
+
+LONGEST_REASON = 300
+
+
+def _known(delivery_id: int, facts: Facts) -> Delivery:
+    row = facts.deliveries.get(delivery_id)
+    if row is None:
+        raise Refusal(f"There is no delivery {delivery_id}.")
+    return row
 
 
 def _queue(row: Delivery, facts: Facts) -> None:
@@ -234,6 +308,19 @@ def _queue(row: Delivery, facts: Facts) -> None:
     row.done_at = None
     row.error = ""
     facts.change(row)
+
+
+def _give_back(row: Delivery, facts: Facts) -> None:
+    """Due now; the try that never began is not counted."""
+    row.state = "queued"
+    row.due_at = facts.now
+    row.attempt = max(0, row.attempt - 1)
+    row.lease_token = ""
+    facts.change(row)
+    message = _message(row, facts)
+    if message is not None and message.status == "sending":
+        message.status = "queued"
+        facts.change(message)
 
 
 def _lost(row: Delivery, facts: Facts) -> None:

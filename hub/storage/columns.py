@@ -59,8 +59,8 @@ JOIN = (
     "UPDATE hold SET customer_id = ? WHERE customer_id = ? AND released_at IS NULL",
     "UPDATE customer SET merged_into = ? WHERE merged_into = ?",
     # Answers that still wait keep their order with those to come.
-    "UPDATE delivery SET lane = j.ours FROM (SELECT 'reply:' || a.survivor || ':' || c.id AS ours, 'reply:' || a.other || ':' || c.id AS theirs "
-    "FROM channel c CROSS JOIN (SELECT CAST(? AS bigint) AS survivor, CAST(? AS bigint) AS other) a) j "
-    "WHERE delivery.lane = j.theirs AND delivery.state IN ('queued', 'sending', 'unknown')",
+    "UPDATE delivery SET lane = 'reply:' || CAST(? AS bigint) || ':' || (SELECT c.id FROM channel c WHERE delivery.lane LIKE '%:' || c.id) "
+    "WHERE state IN ('queued','sending','unknown') AND lane IN (SELECT 'reply:' || a.other || ':' || c.id FROM channel c "
+    "CROSS JOIN (SELECT CAST(? AS bigint) AS other) a)",
     "UPDATE event SET customer_id = ? WHERE customer_id = ? AND type NOT IN ('message.received', 'message.queued', 'message.updated')",
 )

@@ -60,6 +60,14 @@ class Counting:
         return number
 
 
+FURTHEST = 7_200 * 1_000_000  # microseconds: no delivery is ever put off for so long
+
+
+def is_due(due_at: int, now: int) -> bool:
+    """Whether a queued delivery may go. One due further ahead than anything is put off was noted by a clock that has been set back."""
+    return due_at <= now or due_at > now + FURTHEST
+
+
 @dataclass(slots=True)
 class Needs:
     """Keys to read for a batch. Whatever is found brings its neighbours: see `Facts`."""
@@ -76,8 +84,8 @@ class Needs:
     attachments: set[str] = field(default_factory=set)
     quarantine: set[int] = field(default_factory=set)
     quarantined: set[tuple[int, str]] = field(default_factory=set)  # (channel, kind) of which only so many are kept
-    claim: int = 0  # so many deliveries that are due and head their lane ...
-    claim_not: set[str] = field(default_factory=set)  # ... but none of these targets: their hands are full
+    claim: int = 0  # so many deliveries that are due and head their lane, to each target (kind of delivery, name) ...
+    claim_not: set[tuple[str, str]] = field(default_factory=set)  # ... but none to these: their hands are full, or their gate is shut
     leased: bool = False  # every delivery being sent (at start: by a process that is gone)
     leases_below: int = 0  # holds whose lease ends before this time
     asleep_until: int = 0  # snoozed tickets due to wake by this time

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 from sqlalchemy import func, select
@@ -18,12 +19,13 @@ from sqlalchemy import func, select
 from hub import agents
 from hub.conversations import Refusal
 from hub.conversations.quarantine import Settle
-from hub.delivery.listing import undelivered
-from hub.delivery.works import Retry
+from hub.conversations.wording import customer_name
+from hub.delivery import listing
+from hub.delivery.works import Discard, Retry
 from hub.keys import digest
 from hub.storage.tables import metadata
 from hub.storage.writer import StorageBusy
-from hub.web.auth import forget_tokens, read_form, require_admin
+from hub.web.auth import read_form, require_admin
 from hub.web.context import HUB, Hub
 from hub.web.pages import render
 from hub.web.webhooks import replay
@@ -211,19 +213,85 @@ async def deliveries(request: web.Request) -> web.StreamResponse:
 
 
 async def _deliveries_page(request: web.Request, **said: object) -> web.Response:
-    rows, more = _page(await request.app[HUB].reader.all(undelivered(_before(request), PAGE + 1)))
-    return _render(request, "deliveries", rows=rows, more=more, **said)
+    hub = request.app[HUB]
+    state = request.query.get("state", "")
+    state = state if state in listing.TROUBLED else ""
+    kind, _, target = request.query.get("to", "").partition("/")
+    chosen = {"kind": kind if kind in listing.KINDS else "", "target": target[:60]}
+    states = (state,) if state else listing.TROUBLED
+    rows, more = _page(await hub.reader.all(listing.listed(states, **chosen, before=_before(request), limit=PAGE + 1)))
+    counted = await hub.reader.all(listing.troubled_targets())
+    counts: dict[str, int] = {}
+    for row in counted:
+        counts[row.state] = counts.get(row.state, 0) + row.n
+    now = hub.writer.clock()
+    items = [
+        {
+            "row": row,
+            "what": listing.KINDS.get(row.kind, row.kind),
+            "customer": customer_name(row.customer, row.address_kind, row.address) if row.customer_id is not None else "",
+            "age": span(max(0, now - (row.done_at or row.created_at)) // 1_000_000),
+        }
+        for row in rows
+    ]
+    gates = [
+        {"gate": gate, "what": listing.KINDS.get(gate.kind, gate.kind), "wait": span(gate.seconds)}
+        for gate in hub.outbox.standings((row.kind, row.target) for row in counted)
+    ]
+    asked = {"state": state, "to": f"{chosen['kind']}/{chosen['target']}" if chosen["kind"] else ""}
+    query = urlencode({name: value for name, value in asked.items() if value})
+    targets = sorted({(row.kind, row.target) for row in counted})
+    shown = {"items": items, "more": more, "gates": gates, "counts": counts, "targets": targets, "kinds": listing.KINDS}
+    return _render(request, "deliveries", states=listing.TROUBLED, asked=asked, query=query, **shown, **said)
+
+
+def span(seconds: int) -> str:
+    """A length of time in one unit, for people."""
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            number = seconds // size
+            return f"{number} {unit}{'' if number == 1 else 's'}"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
 
 
 @routes.post("/settings/deliveries/{id}/retry")
 async def delivery_retry(request: web.Request) -> web.StreamResponse:
     require_admin(request)
-
+    form = await read_form(request)
     try:
-        await request.app[HUB].writer.run(Retry(await _known(request, "delivery")))
+        await request.app[HUB].writer.run(Retry(await _known(request, "delivery"), only_failed=form.get("confirm") != "1"))
     except (Refusal, StorageBusy) as refusal:
         return await _deliveries_page(request, error=str(refusal))
     return await _deliveries_page(request, notice="It is queued again and will be tried at once.")
+
+
+@routes.post("/settings/deliveries/{id}/discard")
+async def delivery_discard(request: web.Request) -> web.StreamResponse:
+    principal, form = require_admin(request), await read_form(request)
+    try:
+        work = Discard(await _known(request, "delivery"), form.get("reason", ""), principal.agent_id)
+        await request.app[HUB].writer.run(work)
+    except (Refusal, StorageBusy) as refusal:
+        return await _deliveries_page(request, error=str(refusal))
+    return await _deliveries_page(request, notice="It is discarded, with your reason beside it.")
+
+
+@routes.post("/settings/deliveries/retry")
+async def deliveries_retry(request: web.Request) -> web.StreamResponse:
+    """Those that were shown: what has failed since was not seen, and what was dealt with since is left alone."""
+    require_admin(request)
+    form, writer = await read_form(request), request.app[HUB].writer
+    numbers = [int(n) for n in form.get("ids", "").split(",")[:PAGE] if n.isascii() and n.isdigit() and len(n) <= 18]
+    works = [Retry(number, only_failed=form.get("confirm") != "1") for number in numbers]
+    outcomes = await asyncio.gather(*(writer.run(work) for work in works), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Refusal | StorageBusy):
+            raise outcome
+    left = sum(outcome is not None for outcome in outcomes)
+    done = len(outcomes) - left
+    notice = f"{done} {'is' if done == 1 else 'are'} queued again and will be tried at once." if done else ""
+    error = f"{left} {'was' if left == 1 else 'were'} left alone: see below, and try again one by one." if left else ""
+    return await _deliveries_page(request, **{"notice": notice, "error": error})
 
 
 # --- API tokens ----------------------------------------------------------------------------------------------------------
@@ -257,7 +325,6 @@ async def api_revoke(request: web.Request) -> web.StreamResponse:
         await request.app[HUB].writer.run(agents.RevokeApiToken(await _known(request, "api_token"), principal.agent_id))
     except (Refusal, StorageBusy) as refusal:
         return await _api_page(request, error=str(refusal))
-    forget_tokens(request.app)
     return await _api_page(request, notice="The token is revoked. Whatever used it is refused from now on.")
 
 

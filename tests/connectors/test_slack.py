@@ -119,9 +119,20 @@ async def api() -> AsyncIterator[SlackApi]:
         yield stand_in
 
 
+ROOMS: list[Slack] = []
+
+
+@pytest.fixture(autouse=True)
+async def rooms_are_closed() -> AsyncIterator[None]:
+    yield
+    while ROOMS:
+        await ROOMS.pop().close()
+
+
 def room(base_url: str, **changed: Any) -> Slack:
     given = {"type": "slack", "bot_token": TOKEN, "signing_secret": SIGNING_SECRET, "channel": CHANNEL, "base_url": base_url}
-    return Slack(SlackSettings.model_validate(given | changed), "support-room")
+    ROOMS.append(Slack(SlackSettings.model_validate(given | changed), "support-room"))
+    return ROOMS[-1]
 
 
 @pytest.fixture
@@ -393,6 +404,18 @@ async def test_proxy_settings_of_the_environment_are_not_used(monkeypatch: pytes
         monkeypatch.setenv(name, f"http://127.0.0.1:{unused_port()}")
     await room(api.base_url).show(CARD, "")
     assert api.calls == ["chat.postMessage"]
+
+
+async def test_one_session_serves_every_call_and_no_connection_is_kept(api: SlackApi) -> None:
+    place = room(api.base_url)
+    first = await place.show(CARD, "")
+    session = place._client().session
+    assert await place.show(CARD, first) == first
+    assert place._client().session is session is not None
+    assert {seen.headers.get("Connection") for seen in api.requests} == {"close"}, "one that Slack closed would leave a post in doubt"
+    await place.close()
+    assert session.closed
+    assert await place.show(CARD, first) == first, "what is still under way then goes all the same"
 
 
 # --- buttons ---------------------------------------------------------------------------------------------------------

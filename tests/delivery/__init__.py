@@ -129,9 +129,10 @@ class Ground:
         """An agent's reply; its message id."""
         return int((await self.run(Reply(ticket_id, 1, text, f"draft-{next(self._number)}", **how))).message_id)
 
-    async def claims(self, *, token: str = TOKEN, limit: int = 50, per_target: int = 50, **in_hand: int) -> list[Delivery]:
-        """What a worker gets to carry now; `in_hand` is what it carries already, by target."""
-        return list(await self.run(ClaimDue(limit, token, per_target, in_hand)))
+    async def claims(self, *, token: str = TOKEN, hands: int = 50, carried: tuple[int, ...] = (), **room: int) -> list[Delivery]:
+        """What a worker gets to carry now; `room` is how many answers may go, by channel, `carried` what it carries already."""
+        rooms = {("reply", target): number for target, number in room.items()}
+        return list(await self.run(ClaimDue(token, hands, rooms, frozenset(carried))))
 
 
 @dataclass

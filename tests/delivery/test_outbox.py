@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,14 @@ from hub.app import Running
 from hub.config import Settings
 from hub.contract import NoAnswer, NotSent, Refused, TryLater, Unknown
 from hub.conversations.commands import Assign, Reply, Resolve
-from hub.delivery.outbox import PER_TARGET, Outbox, judge
-from hub.delivery.works import Finish, Retry, finish
+from hub.delivery.attempt import preparing
+from hub.delivery.outbox import LAST_NOTES, Outbox, judge
+from hub.delivery.pacing import HANDS
+from hub.delivery.works import Claim, Finish, Retry, finish
 from hub.storage.records import Delivery
 from hub.storage.tables import metadata
 from hub.storage.writer import StorageBusy, wall_clock
-from tests.delivery import ADA, MAIL, SMS, Clock, Ground, delivery, ground
+from tests.delivery import ADA, CHAT, MAIL, SMS, Clock, Ground, delivery, ground
 
 MESSAGE, DELIVERY = metadata.tables["message"].c, metadata.tables["delivery"].c
 
@@ -86,20 +89,19 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(settings: Settings) -> AsyncIterator[Stage]:
-    clock = Clock(wall_clock())
+async def stage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    clock, committed, wake = Clock(wall_clock()), asyncio.Event(), Outbox.wake
+
+    def woken(outbox: Outbox) -> None:
+        committed.set()
+        wake(outbox)
+
+    monkeypatch.setattr(Outbox, "wake", woken)  # called after every commit that touches the outbox
     running = Running(settings, clock)
     await running.start()
-    running.sandbox.state.clock = lambda: clock() / 1_000_000
+    running.sandbox.state.clock = running.hub.outbox.gates.clock = lambda: clock() / 1_000_000
     await running.sandbox.close()  # no delivery reports but those a test sends
-    built = Stage(running, clock)
-    outbox, wake = running.hub.outbox, running.hub.outbox.wake
-
-    def woken() -> None:
-        built.committed.set()
-        wake()
-
-    outbox.wake = woken  # type: ignore[method-assign]  (called after every commit that touches the outbox)
+    built = Stage(running, clock, committed)
     try:
         yield built
     finally:
@@ -304,7 +306,8 @@ async def test_a_picture_is_fetched_after_a_failure_and_kept(stage: Stage) -> No
 class Gate:
     """A target that answers when it is let: a carrier, as the outbox knows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *hanging: str) -> None:
+        self.hanging = hanging or (SMS.name,)
         self.open = asyncio.Event()
         self.changed = asyncio.Event()
         self.under_way: list[Delivery] = []
@@ -315,7 +318,7 @@ class Gate:
         self.changed.set()
         if self.raises:
             raise self.raises.pop(0)
-        if row.target == SMS.name:
+        if row.target in self.hanging:
             await self.open.wait()
         return finish(row)
 
@@ -333,7 +336,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[Ground]:
 
 
 async def test_a_slow_target_delays_no_other(hub: Ground) -> None:
-    for number in range(PER_TARGET + 4):
+    for number in range(HANDS + 4):
         await hub.answers(await hub.hears(f"+12025550{number + 130}"))
     mails = [await hub.answers(await hub.hears("ada@example.com", channel=MAIL), text) for text in ("one", "two", "three")]
     gate = Gate()
@@ -341,40 +344,134 @@ async def test_a_slow_target_delays_no_other(hub: Ground) -> None:
     await outbox.start()
     try:
         await gate.until(lambda: sum(row.target == MAIL.name for row in gate.under_way) == len(mails))
-        assert sum(row.target == SMS.name for row in gate.under_way) == PER_TARGET, "its share of hands and no more"
+        assert sum(row.target == SMS.name for row in gate.under_way) == HANDS, "its share of hands and no more"
         gate.open.set()
-        await gate.until(lambda: len(gate.under_way) == PER_TARGET + 4 + len(mails))
+        await gate.until(lambda: len(gate.under_way) == HANDS + 4 + len(mails))
     finally:
         await outbox.stop()
     assert {row.state for row in await hub.deliveries()} == {"done"}
 
 
 async def test_stopping_gives_what_is_under_way_time_to_end_and_leaves_the_rest(hub: Ground) -> None:
-    for number in range(PER_TARGET + 1):
+    for number in range(HANDS + 1):
         await hub.answers(await hub.hears(f"+12025550{number + 130}"))
     gate = Gate()
     outbox = Outbox(hub.writer, {"reply": gate})
     await outbox.start()
-    await gate.until(lambda: len(gate.under_way) == PER_TARGET)
+    await gate.until(lambda: len(gate.under_way) == HANDS)
     stopping = asyncio.create_task(outbox.stop())
     gate.open.set()
     await stopping
-    assert sorted(row.state for row in await hub.deliveries()) == ["done"] * PER_TARGET + ["queued"]
+    assert sorted(row.state for row in await hub.deliveries()) == ["done"] * HANDS + ["queued"]
 
 
-async def test_what_does_not_end_in_time_is_found_unknown_at_the_next_start(hub: Ground) -> None:
-    sent = await hub.answers(await hub.hears())
-    gate = Gate()
+@pytest.mark.parametrize(
+    ("channel", "sender", "state", "row_state"),
+    [(SMS, ADA, "unknown", "unknown"), (CHAT, "device-1", "queued", "queued")],
+    ids=["cannot be repeated", "can be repeated"],
+)
+async def test_what_does_not_end_in_time_is_broken_off_and_said_at_once(
+    hub: Ground, channel: Any, sender: str, state: str, row_state: str
+) -> None:
+    sent = await hub.answers(await hub.hears(sender, channel=channel))
+    gate = Gate(channel.name)
     outbox = Outbox(hub.writer, {"reply": gate})
     await outbox.start()
     await gate.until(lambda: gate.under_way)
     await outbox.stop(patience=0)
-    assert (await hub.row("message", sent)).status == "sending"
+    message = await hub.row("message", sent)
+    (row,) = await hub.deliveries()
+    assert (message.status, row.state, row.lease_token, row.attempt) == (state, row_state, "", 1), "now, not when its lease runs out"
+    assert "stopped" in message.error
+    assert ("may have arrived" in message.error) == (state == "unknown")
+
+
+async def test_what_was_only_being_prepared_is_given_back_as_if_never_tried(hub: Ground) -> None:
+    sent = await hub.answers(await hub.hears())
+    begun = asyncio.Event()
+
+    class Reading:
+        async def carry(self, row: Delivery) -> Finish:
+            with preparing():
+                begun.set()
+                await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    outbox = Outbox(hub.writer, {"reply": Reading()})
+    await outbox.start()
+    await begun.wait()
+    await outbox.stop(patience=0)
+    (row,) = await hub.deliveries()
+    assert (row.state, row.attempt, row.due_at, row.lease_token) == ("queued", 0, hub.clock.now, "")
+    assert (await hub.row("message", sent)).status == "queued"
+
+
+async def test_what_is_claimed_while_stopping_is_given_back(hub: Ground) -> None:
+    await hub.answers(await hub.hears())
+    gate = Gate()
+
+    class Slow:
+        """A writer whose commits take as long as the test likes."""
+
+        clock = hub.clock
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def run(self, work: Any) -> Any:
+            if isinstance(work, Claim):
+                self.asked.set()
+                await self.go.wait()
+            return await hub.writer.run(work)
+
+        async def close(self) -> None: ...
+
+    slow = Slow()
+    outbox = Outbox(slow, {"reply": gate})
+    await outbox.start()
+    await slow.asked.wait()
+    stopping = asyncio.create_task(outbox.stop())
+    await outbox._stopping.wait()
+    slow.go.set()
+    await stopping
+    (row,) = await hub.deliveries()
+    assert (row.state, row.attempt, gate.under_way) == ("queued", 0, [])
+
+
+async def test_stopping_ends_in_time_even_if_nothing_can_be_stored(hub: Ground) -> None:
+    sent = await hub.answers(await hub.hears())
+    gate = Gate()
+    full = asyncio.Event()
+
+    class Full:
+        clock = hub.clock
+
+        async def run(self, work: Any) -> Any:
+            if full.is_set():
+                raise StorageBusy("The disk is full.")
+            return await hub.writer.run(work)
+
+        async def close(self) -> None: ...
+
+    outbox = Outbox(Full(), {"reply": gate})
+    await outbox.start()
+    await gate.until(lambda: gate.under_way)
+    full.set()
+    began = time.monotonic()
+    await outbox.stop(patience=0)
+    assert time.monotonic() - began < LAST_NOTES + 1
+    assert (await hub.row("message", sent)).status == "sending", "the next start finds it, and calls it unknown"
     again = Outbox(hub.writer, {"reply": gate})
     await again.start()
     await again.stop()
     assert (await hub.row("message", sent)).status == "unknown"
-    assert len(gate.under_way) == 1
+
+
+async def test_a_start_beside_others_leaves_their_leases_alone(hub: Ground) -> None:
+    sent = await hub.answers(await hub.hears())
+    await hub.claims(token="another process")
+    outbox = Outbox(hub.writer, {"reply": Gate()})
+    await outbox.start(release_leases=False)
+    await outbox.stop()
+    assert (await hub.row("message", sent)).status == "sending"
 
 
 async def test_tries_are_spread_by_chance(hub: Ground) -> None:
@@ -414,10 +511,11 @@ async def test_a_kind_nobody_carries_is_shown(hub: Ground) -> None:
     await outbox.start()
 
     async def shown() -> bool:
-        return bool((await hub.row("message", sent)).status == "unknown")
+        return bool((await hub.row("message", sent)).error == "Unexpected: KeyError. Nothing was sent.")
 
     await hub.until(shown)
     await outbox.stop()
+    assert (await hub.row("message", sent)).status == "failed"
 
 
 async def test_a_worker_that_cannot_look_looks_again(hub: Ground) -> None:
@@ -431,7 +529,7 @@ async def test_a_worker_that_cannot_look_looks_again(hub: Ground) -> None:
         clock = hub.clock
 
         async def run(self, work: Any) -> Any:
-            if type(work).__name__ == "Claim" and troubles:
+            if isinstance(work, Claim) and troubles:
                 outbox.wake()
                 raise troubles.pop()
             return await hub.writer.run(work)
@@ -443,6 +541,38 @@ async def test_a_worker_that_cannot_look_looks_again(hub: Ground) -> None:
     await gate.until(lambda: gate.under_way)
     await outbox.stop()
     assert (await hub.row("message", sent)).status == "sent"
+
+
+WORDS = [
+    (Refused("This number cannot receive SMS."), "This number cannot receive SMS."),
+    (Refused("two\nlines  of it"), "two lines of it"),
+    (Refused('Bad Request: {"code": 21614, "message": "no"}'), "Bad Request: (an answer only programs can read)"),
+    (Refused("502 <html><body>Bad gateway</body></html> from it"), "502 (an answer only programs can read) from it"),
+    (Refused("<!DOCTYPE html><p>no</p>"), "(an answer only programs can read)"),
+    (Refused("x" * 2_000), "x" * 499 + "…"),
+    (Refused("the value {name} was kept"), "the value (an answer only programs can read) was kept"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), WORDS)
+def test_people_read_words_and_no_data_structures(error: Exception, words: str) -> None:
+    assert judge(error, delivery()).error == words
+
+
+# An exception before anything could leave -> the outcome
+UNSENT = [
+    (Refused("erased"), "failed"),
+    (TryLater("not readable"), "later"),
+    (TimeoutError(), "later"),
+    (KeyError("x"), "failed"),
+]
+
+
+@pytest.mark.parametrize(("error", "outcome"), UNSENT)
+def test_what_never_left_is_never_in_doubt(error: Exception, outcome: str) -> None:
+    ended = judge(error, delivery(idempotent=False), left=False)
+    assert ended.outcome == outcome
+    assert ended.error
 
 
 # An exception, whether repeating is harmless -> the outcome

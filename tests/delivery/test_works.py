@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from hub.contract import DeliveryUpdate, MessageStatus
+from hub.contract import Claim, DeliveryUpdate, MessageStatus, Proof
 from hub.conversations import Refusal
 from hub.conversations.commands import Assign, Resolve
 from hub.conversations.ingest import Ingest, item
 from hub.delivery.outbox import PATIENCE
 from hub.delivery.retry import SCHEDULES
-from hub.delivery.works import Finish, ReleaseLeases, Retry, finish
+from hub.delivery.works import Claim as ClaimDue
+from hub.delivery.works import Discard, Finish, ReleaseLeases, Retry, finish
 from hub.policy import Policy
-from hub.storage.records import Agent, Delivery
-from tests.delivery import ADA, BEN, CHAT, MAIL, MARKETING, SMS, START, Ground, Insert, ground
+from hub.storage.records import Agent, ChannelState, Delivery
+from tests.delivery import ADA, BEN, CHAT, MAIL, MARKETING, SMS, START, TOKEN, Ground, Insert, ground
 
 POLICY = Policy()
 CARA = "+12025550125"
@@ -108,7 +109,9 @@ async def test_a_send_of_unknown_fate_shuts_its_lane_for_the_stated_time_and_no_
     (first,) = await hub.claims()
     await ends(hub, first, "unknown", error="The answer was lost.")
     await hub.answers(ben, "to Ben")
-    assert await texts(hub, await hub.claims()) == ["to Ben"]
+    (to_ben,) = await hub.claims()
+    assert await texts(hub, [to_ben]) == ["to Ben"]
+    await ends(hub, to_ben)
     hub.clock.now = START + POLICY.unknown_blocks - 1
     assert await hub.claims() == []
     hub.clock.now += 1
@@ -119,7 +122,106 @@ async def test_a_send_of_unknown_fate_shuts_its_lane_for_the_stated_time_and_no_
 async def test_the_rows_claimed_are_bounded_by_the_limit(hub: Ground) -> None:
     for number in range(5):
         await hub.answers(await hub.hears(f"+1202555013{number}"))
-    assert [len(await hub.claims(limit=2)) for _ in range(4)] == [2, 2, 1, 0]
+    assert [len(await hub.claims(hands=2)) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_answers_keep_their_order_when_two_people_turn_out_to_be_one(hub: Ground) -> None:
+    await hub.run(Insert((ChannelState(SMS.id, SMS.name), ChannelState(CHAT.id, CHAT.name))))
+    signed = Claim("user_id", "u1", Proof.SIGNED, "shop")
+    home = await hub.hears("home", channel=CHAT, claims=(signed,))
+    phone = await hub.hears("phone", channel=CHAT)
+    by_sms = await hub.hears(ADA)
+    await hub.answers(phone, "one")
+    await hub.answers(phone, "two")
+    await hub.answers(by_sms, "to Ada")
+    await hub.answers(home, "three")
+    before = {row.lane for row in await hub.deliveries()}
+    await hub.hears("phone", channel=CHAT, claims=(signed,))
+    lanes = [row.lane for row in await hub.deliveries()]
+    assert len(before) == 3
+    assert lanes == [lanes[3], lanes[3], "reply:3:1", "reply:1:3"], "one lane, and nobody else's is touched"
+    await hub.answers(home, "four")
+    order = []
+    while due := [row for row in await hub.claims() if row.target == CHAT.name]:
+        assert len(due) == 1
+        order += await texts(hub, due)
+        await ends(hub, due[0])
+    assert order == ["one", "two", "three", "four"]
+
+
+# --- a worker's own rows ---
+
+
+async def test_what_a_worker_carries_is_never_taken_from_it_whatever_the_clock_says(hub: Ground) -> None:
+    sent = await hub.answers(await hub.hears())
+    (row,) = await hub.claims()
+    for jump in (POLICY.delivery_lease, 86_400_000_000, -86_400_000_000):
+        hub.clock.now += jump
+        assert await hub.claims(carried=(row.id,)) == []
+        assert await status(hub, sent) == ("sending", "")
+    assert await ends(hub, row)
+
+
+async def test_a_row_put_off_is_not_tried_again_while_its_earlier_end_is_still_being_said(hub: Ground) -> None:
+    """Its COMMIT was reported as lost: said again, it would settle the next try, which bears the same worker's token."""
+    await hub.answers(await hub.hears())
+    (row,) = await hub.claims()
+    await ends(hub, row, "later", error="busy")
+    hub.clock.pass_(60)
+    assert await hub.claims(carried=(row.id,)) == []
+    assert not await ends(hub, row, "later", error="busy"), "said again: it counts for nothing"
+    (again,) = await hub.claims()
+    assert (again.id, again.attempt) == (row.id, 2)
+
+
+async def test_a_claim_nobody_heard_of_was_never_sent(hub: Ground) -> None:
+    sent = await hub.answers(await hub.hears())
+    (lost,) = await hub.claims()
+    assert await hub.claims() == [], "its lease runs, and nobody said that a claim was lost"
+    (again,) = await hub.run(ClaimDue(TOKEN, 5, lost=True)) or await hub.claims()
+    assert (again.id, again.attempt) == (lost.id, 1), "no try is counted"
+    assert await hub.run(ClaimDue(TOKEN, 5, carried=frozenset({again.id}), lost=True)) == []
+    assert await hub.run(ClaimDue("another", 5, lost=True)) == [], "what another worker holds is its own"
+    assert await status(hub, sent) == ("sending", "")
+
+
+async def test_what_is_due_by_a_clock_that_was_set_back_since_is_due_now(hub: Ground) -> None:
+    ticket = await hub.hears()
+    await hub.answers(ticket, "one")
+    await hub.answers(ticket, "two")
+    hub.clock.now -= 86_400_000_000
+    assert await texts(hub, await hub.claims()) == ["one"]
+
+
+@pytest.mark.parametrize("state", ["failed", "unknown", "queued"])
+async def test_a_person_may_give_it_up_with_a_reason(hub: Ground, state: str) -> None:
+    ticket = await hub.hears()
+    sent, _ = await hub.answers(ticket, "one"), await hub.answers(ticket, "two")
+    (row,) = await hub.claims()
+    await ends(hub, row, "back" if state == "queued" else state, error="" if state == "queued" else "No answer.")
+    with pytest.raises(Refusal, match="Say why"):
+        await hub.run(Discard(row.id, " "))
+    await hub.run(Discard(row.id, "The customer called."))
+    kept = await hub.row("delivery", row.id)
+    assert (kept.state, kept.done_at) == ("discarded", hub.clock.now)
+    assert kept.error.endswith("Discarded: The customer called.")
+    now, error = await status(hub, sent)
+    assert now == ("failed" if state == "queued" else state), "what may have arrived is still said to be in doubt"
+    assert ("Discarded" in error) == (state == "queued")
+    assert await texts(hub, await hub.claims()) == ["two"], "its lane is free"
+    with pytest.raises(Refusal, match="nothing to discard"):
+        await hub.run(Discard(row.id, "again"))
+    assert [json.loads(event.data)["reason"] for event in hub.events if event.type == "delivery.discarded"] == ["The customer called."]
+
+
+async def test_what_may_have_arrived_can_be_kept_from_being_tried_again(hub: Ground) -> None:
+    await hub.answers(await hub.hears())
+    (row,) = await hub.claims()
+    await ends(hub, row, "unknown", error="The answer was lost.")
+    with pytest.raises(Refusal, match="may have arrived"):
+        await hub.run(Retry(row.id, only_failed=True))
+    await hub.run(Retry(row.id))
+    assert (await hub.row("delivery", row.id)).state == "queued"
 
 
 # --- bulkhead ---
@@ -129,16 +231,16 @@ async def test_one_target_never_has_more_hands_than_its_share(hub: Ground) -> No
     for number in range(5):
         await hub.answers(await hub.hears(f"+1202555013{number}"))
     await hub.answers(await hub.hears("ada@example.com", channel=MAIL))
-    due = await hub.claims(per_target=3, sms=1)
+    due = await hub.claims(hands=3, sms=2)
     assert sorted(row.target for row in due) == ["email", "sms", "sms"], "two hands left for SMS, the mail goes on"
-    assert await hub.claims(per_target=3, sms=3, email=1) == []
+    assert await hub.claims(hands=3, sms=0, email=2) == []
 
 
 async def test_a_target_whose_hands_are_full_does_not_fill_the_look_ahead(hub: Ground) -> None:
     for number in range(9):
         await hub.answers(await hub.hears(f"+120255501{number + 30}"))
     await hub.answers(await hub.hears("ada@example.com", channel=MAIL))
-    assert [row.target for row in await hub.claims(limit=2, per_target=8, sms=8)] == ["email"]
+    assert [row.target for row in await hub.claims(hands=2, sms=0)] == ["email"]
 
 
 # --- leases ---
@@ -177,7 +279,7 @@ async def test_a_lease_that_ran_out_on_what_cannot_be_repeated_becomes_unknown(h
     sent = await hub.answers(await hub.hears())
     (row,) = await hub.claims()
     hub.clock.now += POLICY.delivery_lease
-    assert await hub.claims() == []
+    assert await hub.claims(token="another") == []
     state, error = await status(hub, sent)
     assert state == "unknown"
     assert "may have arrived" in error
@@ -270,7 +372,7 @@ async def test_a_report_settling_a_row_in_the_batch_of_its_claim_keeps_it_from_b
 async def test_after_a_crash_what_can_be_repeated_is_and_what_cannot_is_shown(hub: Ground) -> None:
     by_sms, by_chat = await hub.answers(await hub.hears()), await hub.answers(await hub.hears("device-1", channel=CHAT))
     waiting = await hub.answers(await hub.hears(BEN))
-    await hub.claims(limit=2)
+    await hub.claims(hands=1)
     assert await hub.run(ReleaseLeases()) == 2
     state, error = await status(hub, by_sms)
     assert state == "unknown"

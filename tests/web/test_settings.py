@@ -16,9 +16,10 @@ from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
 from hub.contract import Request, Unparseable, Verdict
-from hub.delivery.listing import undelivered
+from hub.delivery import listing
+from hub.delivery.pacing import Sign
 from hub.storage.records import Delivery, Quarantine
-from hub.web.settings import PAGE, shown_headers, visible
+from hub.web.settings import PAGE, shown_headers, span, visible
 from tests.web import ADMIN, AGENT, PASSWORD, START, Insert, Site, site
 
 STRANGE = b"<script>alert(1)</script>\r\nBody=hello\x00\xe2\x80\xaetxt.exe\xff"
@@ -238,13 +239,76 @@ async def test_what_failed_or_is_unknown_can_be_tried_again(web_site: Site) -> N
     assert (refused.status, "nothing to try again" in await refused.text()) == (422, True)
 
 
+async def test_what_may_have_arrived_is_tried_again_only_when_that_was_confirmed(web_site: Site) -> None:
+    await web_site.run(Insert((owed(1, "unknown"), owed(2, "unknown"), owed(3, "failed"))))
+    await web_site.sign_in()
+    refused = await web_site.act("/settings/deliveries/1/retry")
+    assert (refused.status, "may have arrived" in await refused.text()) == (422, True)
+    assert "queued again" in await page_of(await web_site.act("/settings/deliveries/1/retry", {"confirm": "1"}))
+    left = await web_site.act("/settings/deliveries/retry", {"ids": "2,3,99,x"})
+    text = await left.text()
+    assert (left.status, "1 is queued again" in text, "2 were left alone" in text) == (422, True, True)
+    assert [row[6] for row in web_site.rows("delivery")] == ["queued", "unknown", "queued"]
+    assert "1 is queued again" in await page_of(await web_site.act("/settings/deliveries/retry", {"ids": "2", "confirm": "1"}))
+
+
+async def test_what_is_given_up_keeps_the_reason(web_site: Site) -> None:
+    await web_site.run(Insert((owed(1, "failed"),)))
+    await web_site.sign_in()
+    refused = await web_site.act("/settings/deliveries/1/discard", {"reason": "  "})
+    assert (refused.status, "Say why" in await refused.text()) == (422, True)
+    assert "discarded" in await page_of(await web_site.act("/settings/deliveries/1/discard", {"reason": "The tool was\nsold."}))
+    (row,) = web_site.rows("delivery")
+    assert row[6] == "discarded"
+    assert "Discarded: The tool was sold." in str(row)
+
+
+async def test_deliveries_are_filtered_by_state_and_target(web_site: Site) -> None:
+    rows = (owed(1, "failed"), owed(2, "unknown"), owed(3, "failed", target="braze"), owed(4, "unknown", kind="card", target="slack"))
+    await web_site.run(Insert(rows))
+    await web_site.sign_in()
+    for query, shown in (
+        ("", ["4", "3", "2", "1"]),
+        ("?state=failed", ["3", "1"]),
+        ("?state=unknown", ["4", "2"]),
+        ("?state=unknown&to=hold/klaviyo", ["2"]),
+        ("?to=card/slack", ["4"]),
+        ("?to=hold/slack", []),
+        ("?state=done&to=nonsense", ["4", "3", "2", "1"]),
+    ):
+        page = await page_of(await web_site.get(f"/settings/deliveries{query}"))
+        assert re.findall(r'id="delivery-(\d+)"', page) == shown, query
+
+
+async def test_how_each_target_stands_is_shown(web_site: Site) -> None:
+    await web_site.run(Insert((owed(1, "failed"), owed(2, "failed", target="braze"))))
+    await web_site.sign_in()
+    gates = web_site.hub.outbox.gates
+    gates.heard(("hold", "braze"), 9, Sign.BUSY, 600.0, "It asks for fewer <messages>.")
+    page = await page_of(await web_site.get("/settings/deliveries"))
+    where = page[page.index('id="targets"') : page.index("</section>")]
+    assert "paused" in where
+    assert re.search(r"next try in (10|9) minutes", where)
+    assert "fewer &lt;messages&gt;" in where
+    assert where.index("braze") < where.index("klaviyo")
+
+
+@pytest.mark.parametrize("states", [("failed",), ("unknown",), listing.TROUBLED])
 @pytest.mark.parametrize("before", [None, 40])
-async def test_looking_for_failures_never_reads_the_history(web_site: Site, before: int | None) -> None:
-    statement = str(undelivered(before, PAGE + 1).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
-    assert "'failed'" in str(undelivered(before, PAGE + 1).compile(dialect=sqlite.dialect())), "bound values rule out partial indexes"
+async def test_looking_for_failures_never_reads_the_history(web_site: Site, states: tuple[str, ...], before: int | None) -> None:
+    statement = str(listing.listed(states, before=before).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    assert "'failed', 'unknown'" in str(listing.listed(states).compile(dialect=sqlite.dialect())), "bound values rule out partial indexes"
     plan = [row[-1] for row in await web_site.hub.reader.all(text("EXPLAIN QUERY PLAN " + statement))]
-    assert any("ix_delivery_failed" in step for step in plan), plan
+    assert any("ix_delivery_shown" in step for step in plan), plan
     assert not any(re.match(r"SCAN delivery(?! USING (COVERING )?INDEX)", step) for step in plan), plan
+
+
+SPANS = [(0, "0 seconds"), (1, "1 second"), (59, "59 seconds"), (60, "1 minute"), (7_199, "1 hour"), (86_400 * 3, "3 days")]
+
+
+@pytest.mark.parametrize(("seconds", "words"), SPANS)
+def test_a_span_of_time_in_words(seconds: int, words: str) -> None:
+    assert span(seconds) == words
 
 
 # --- API tokens ---
