@@ -26,8 +26,9 @@ from hub.config import Settings, load
 from hub.contract import Claim, InboundMessage, Proof
 from hub.conversations.commands import Resolve
 from hub.conversations.ingest import Ingest, item
+from hub.holds import receipt
 from hub.holds.gate import MOST
-from hub.keys import derive, digest, unsigned
+from hub.keys import derive, digest
 from hub.storage.writer import wall_clock
 from tests.conftest import sandbox_config
 from tests.delivery import Clock
@@ -280,19 +281,24 @@ async def test_a_receipt_proves_what_was_answered_and_tells_nobody_whom_it_was_a
     _, again = await api.get(phone=ADA)
     _, other = await api.get(phone=ADA, campaign="winter-sale")
     _, free = await api.get(phone=BEN)
-    key = derive(api.running.hub.secret, "receipt")
-    payloads = [unsigned(key, body["receipt_id"]) for body in (held, again, other, free)]
-    assert all(payloads), "signed by us"
-    parts = [payload.split(".") for payload in payloads if payload]
+    parts = [body["receipt_id"].split(".") for body in (held, again, other, free)]
     assert [one[2] for one in parts] == ["held", "held", "held", "free"]
     assert all(int(one[1]) == api.clock() for one in parts)
     assert [int(one[3]) for one in parts] == [body["version"] for body in (held, again, other, free)]
-    assert parts[0][4] == parts[1][4] != parts[2][4], "the same question has the same digest"
-    assert len({body["receipt_id"] for body in (held, again)}) == 2, "and each answer a receipt of its own"
-    assert unsigned(key, held["receipt_id"].replace("held", "free")) is None
-    assert "2025550123" not in json.dumps(payloads)
+    assert len({body["receipt_id"] for body in (held, again)}) == 2, "each answer has a receipt of its own"
+    assert "2025550123" not in json.dumps(parts)
+
+    key = derive(api.running.hub.secret, "receipt")
+    question = ("", "", "", "marketing", f"phone::{ADA}")
+    assert receipt.proves(key, question, held["receipt_id"])
+    assert receipt.proves(key, ("winter-sale", *question[1:]), other["receipt_id"])
+    assert not receipt.proves(key, question, other["receipt_id"]), "another question"
+    assert not receipt.proves(key, question, held["receipt_id"].replace("held", "free"))
+    assert not receipt.proves(key, (*question[:4], f"phone::{BEN}"), held["receipt_id"])
+    assert not receipt.proves(key, ("", "", "", "marketing", "phone:", f":{ADA}"), held["receipt_id"])
     forged = held["receipt_id"][:-1] + ("a" if held["receipt_id"][-1] != "a" else "b")
-    assert unsigned(key, forged) is None
+    assert not receipt.proves(key, question, forged)
+    assert not receipt.proves(derive(b"another secret".ljust(32), "receipt"), question, held["receipt_id"])
 
 
 async def test_what_is_asked_never_reaches_the_logs(api: Api, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,7 @@ def judge(hits: Sequence[HoldFact], now: int, brand: str = "", message_class: st
 UNREADABLE = Standing(held=True, known=False, until=None, reasons=("unreadable_identifier",), version=0)
 
 
-def standing_of(asked: Asked, hits: Mapping[tuple[str, str], list[HoldFact]], now: int, brand: str, message_class: str) -> Standing:
+def standing_of(asked: Asked, hits: Hits, now: int, brand: str, message_class: str) -> Standing:
     """The answer about one identifier."""
     if asked.value is None and message_class != "transactional":
         return UNREADABLE
@@ -123,17 +123,29 @@ def together(standings: Sequence[Standing]) -> Standing:
     )
 
 
-async def look_up(asked: Sequence[Asked], hot: HotReads) -> Mapping[tuple[str, str], list[HoldFact]]:
-    """The facts behind each canonical (kind, value) asked about."""
+Hits = Mapping[tuple[str, str], list[HoldFact]]  # by canonical (kind, value)
+
+
+def keys_of(asked: Sequence[Asked]) -> list[tuple[str, str]]:
+    """The canonical (value, kind) to look up for a question, each once."""
+    return sorted({(one.value, KINDS[one.name]) for one in asked if one.value is not None})
+
+
+def by_key(facts: Sequence[HoldFact]) -> Hits:
+    """The facts behind each identifier asked about."""
     hits: dict[tuple[str, str], list[HoldFact]] = {}
-    keys = {(one.value, KINDS[one.name]) for one in asked if one.value is not None}
-    if keys:
-        for fact in await hot.hold_facts(sorted(keys)):
-            hits.setdefault((fact.kind, fact.value), []).append(fact)
+    for fact in facts:
+        hits.setdefault((fact.kind, fact.value), []).append(fact)
     return hits
 
 
-def hits_of(asked: Asked, hits: Mapping[tuple[str, str], list[HoldFact]]) -> list[HoldFact]:
+async def look_up(asked: Sequence[Asked], hot: HotReads) -> Hits:
+    """The facts behind each identifier asked about."""
+    keys = keys_of(asked)
+    return by_key(await hot.hold_facts(keys)) if keys else {}
+
+
+def hits_of(asked: Asked, hits: Hits) -> list[HoldFact]:
     """What concerns one identifier asked about; where its site was not told, any site's counts."""
     found = hits.get((KINDS[asked.name], asked.value or ""), [])
     return [hit for hit in found if not asked.site or hit.site == asked.site]

@@ -46,6 +46,10 @@ class HotReads(Protocol):
         """
         ...
 
+    async def checked(self, token: str, keys: Sequence[tuple[str, str]]) -> tuple[tuple[int, str] | None, Sequence[HoldFact]]:
+        """`api_token` of this SHA-256 and `hold_facts` of a few keys at once: who asks and what is asked about cost one question."""
+        ...
+
     async def api_token(self, digest: str) -> tuple[int, str] | None:
         """(id, name) of the live API token with this SHA-256, or None."""
         ...

@@ -302,16 +302,26 @@ async def setup(request: web.Request) -> web.StreamResponse:
 # --- programs ------------------------------------------------------------------------------------------------------------
 
 
-async def require_token(request: web.Request) -> ApiPrincipal:
-    """The program whose token `Authorization: Bearer hub_...` shows, read from the database each time: revoked is revoked. Raises 401."""
+def shown_token(request: web.Request) -> str:
+    """The SHA-256 of the API token that `Authorization: Bearer hub_...` shows. Raises 401 where none is shown."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not _API_TOKEN.fullmatch(token):
         raise _no_token("Send an API token as `Authorization: Bearer hub_...`. An administrator makes one at /settings/api.")
-    found = await request.app[HUB].hot.api_token(digest(token))
+    return digest(token)
+
+
+def program_of(found: tuple[int, str] | None) -> ApiPrincipal:
+    """The program behind a token that was looked up: from the database each time, so that revoked is revoked. Raises 401."""
     if found is None:
         raise _no_token("This API token is unknown or was revoked.")
     return ApiPrincipal(*found)
+
+
+async def require_token(request: web.Request) -> ApiPrincipal:
+    """The program that asks. Raises 401."""
+    token = shown_token(request)
+    return program_of(await request.app[HUB].hot.api_token(token))
 
 
 def _no_token(text: str) -> web.HTTPUnauthorized:
