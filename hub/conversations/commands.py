@@ -111,7 +111,9 @@ class Reply:
         for number, file in enumerate(self.attachments):
             id_ = hashlib.sha256(f"{self.draft_key}:{number}:{file.sha256}".encode()).hexdigest()[:32]
             facts.insert(
-                Attachment(id_, message.id, file.name, file.content_type, file.size, file.sha256, "", inline=False, state="stored")
+                Attachment(
+                    id_, message.id, file.name, file.content_type, file.size, file.sha256, "", inline=False, state="stored", position=number
+                )
             )
         ticket.status = tickets.move(ticket, "agent answered")
         ticket.last_at = facts.now

@@ -95,7 +95,7 @@ def attachments(message_ids: Sequence[int]) -> Select[Any]:
     return (
         select(*columns)
         .where(attachment.c.message_id.in_(message_ids))
-        .order_by(attachment.c.message_id, literal_column("attachment.rowid"))
+        .order_by(attachment.c.message_id, attachment.c.position, attachment.c.id)
     )
 
 

@@ -168,7 +168,7 @@ class Ingest:
             raw_id=raw_id,
         )
         facts.add_message(message)
-        for file in entry.files:
+        for position, file in enumerate(entry.files):
             state = "stored" if file.sha256 else "pending"
             facts.insert(
                 Attachment(
@@ -182,6 +182,7 @@ class Ingest:
                     file.inline,
                     state,
                     file.source_url,
+                    position=position,
                 )
             )
             if state == "pending":

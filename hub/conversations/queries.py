@@ -28,6 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from hub.conversations.text import storable
 from hub.storage.tables import metadata
 
 ticket = metadata.tables["ticket"]
@@ -273,7 +274,7 @@ def agents() -> Select[Any]:
 
 def people(typed: str) -> Select[Any]:
     """Customers who bear exactly this address or number, with their newest ticket: what somebody pasted into the search."""
-    whole = typed.strip().lower()
+    whole = storable(typed).strip().lower()
     digits = "".join(letter for letter in typed if letter.isdigit() or letter == "+")
     newest = (
         select(ticket.c.id)

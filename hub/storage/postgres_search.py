@@ -21,7 +21,10 @@ LONGEST = 60_000  # characters
 
 # Without accents, as SQLite's index has it: the base letters that NFD leaves when the marks are taken away.
 _FOLDED = "regexp_replace(normalize({0}, NFD), '[\\u0300-\\u036f]', '', 'g')"
-_VECTOR = "to_tsvector('simple', " + _FOLDED.format(f"left(m.text || ' ' || m.subject || ' ' || m.sender_name, {LONGEST})") + ")"
+# And words end at any sign, as they do there: PostgreSQL's own parser would keep an address, a URL or "-1234" in one piece.
+_SIGNS = "[!-/:-@[-`{-~]"
+_WORDS = _FOLDED.format(f"left(m.text || ' ' || m.subject || ' ' || m.sender_name, {LONGEST})")
+_VECTOR = f"to_tsvector('simple', regexp_replace({_WORDS}, '{_SIGNS}+', ' ', 'g'))"
 
 _UPTO = f"SELECT max(seq) FROM (SELECT seq FROM event WHERE seq > $1 ORDER BY seq LIMIT {STEP}) AS next"  # noqa: S608
 _FILL = (
@@ -69,12 +72,14 @@ class SearchIndex:
 
 
 def match_query(typed: str) -> str:
-    """What a person typed, as a tsquery of the configuration `simple`: every word quoted, the last one a prefix."""
-    found = [word for word in words(typed) if re.search(r"\w", word)]
-    if not found:
-        return ""
-    quoted = ("'" + _without_accents(word).replace("\\", "\\\\").replace("'", "''") + "'" for word in found)
-    return " & ".join(quoted) + ":*"
+    """What a person typed, as a tsquery of the configuration `simple`: every word quoted, what signs part within it side by side, the
+    last one a prefix."""
+    found = []
+    for word in words(typed):
+        parts = [part for part in re.split(f"{_SIGNS}+", _without_accents(word)) if re.search(r"\w", part)]
+        if parts:
+            found.append(" <-> ".join(f"'{part}'" for part in parts))
+    return " & ".join(f"({word})" for word in found[:-1]) + (" & " if found[1:] else "") + f"{found[-1]}:*" if found else ""
 
 
 def _without_accents(word: str) -> str:

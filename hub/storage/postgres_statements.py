@@ -30,6 +30,17 @@ def _select(table: str, where: str) -> str:
     return f'SELECT {listed(table)} FROM "{table}" WHERE {where}'  # noqa: S608
 
 
+# Whose conversation a delivery belongs to: that lock covers the row.
+_CONVERSATION = (
+    "CASE d.kind WHEN 'hold' THEN d.subject_id WHEN 'card' THEN (SELECT t.conversation_id FROM ticket t WHERE t.id = d.subject_id) "
+    "ELSE (SELECT m.conversation_id FROM message m WHERE m.id = d.subject_id) END"
+)
+
+
+def _owned(where: str) -> str:
+    return f"SELECT {listed('delivery', 'd')}, {_CONVERSATION} FROM delivery d WHERE {where}"  # noqa: S608
+
+
 # --- look-ups, by the names that `lookups` asks with ---
 
 _BY_ID = "id = ANY($1::bigint[])"
@@ -49,7 +60,7 @@ BY_KEYS = {
     "by_provider_id": _select("message", "provider_id = ANY($1::text[])"),
     "by_draft": _select("message", "draft_key = ANY($1::text[])"),
     "attachments": _select("attachment", "id = ANY($1::text[])"),
-    "deliveries": _select("delivery", _BY_ID),
+    "deliveries": _owned("d.id = ANY($1::bigint[])"),
     "cards": _select("delivery", "slot IS NOT NULL AND subject_id = ANY($1::bigint[])"),
     "quarantine": _select("quarantine", _BY_ID),
 }
@@ -66,38 +77,34 @@ PAIRED = {
 BY_ARGUMENTS = {
     "expiring": _select("hold", "lease_until < $1 AND released_at IS NULL ORDER BY lease_until LIMIT 500"),
     "asleep": _select("ticket", "status = 'snoozed' AND snoozed_until <= $1 ORDER BY snoozed_until LIMIT 500"),
-    "leased": _select("delivery", "state = 'sending'"),
+    "leased": _owned("d.state = 'sending'"),
     "quarantined": "SELECT id, received_at FROM quarantine WHERE channel_id = $1 AND kind = $2 ORDER BY id",
 }
+OWNED = ("deliveries", "leased", "claim")  # whose rows end with the conversation they belong to
 _OWED = "state IN ('queued','sending','unknown')"
 # What is due further ahead than anything is put off was noted by a clock that has been set back.
 _SOON = f"BETWEEN $1::bigint + 1 AND $1 + {FURTHEST}"
-_HEAD = f"NOT EXISTS (SELECT 1 FROM delivery e WHERE e.lane = d.lane AND e.id < d.id AND e.{_OWED} AND (e.state <> 'unknown' OR e.due_at {_SOON}))"  # noqa: S608
+_HEAD = (
+    f"NOT EXISTS (SELECT 1 FROM delivery e WHERE e.lane = d.lane AND e.id < d.id AND e.{_OWED} "  # noqa: S608
+    f"AND (e.state <> 'unknown' OR e.due_at {_SOON}))"
+)
 _DUE = f"d.state = 'queued' AND d.due_at NOT {_SOON} AND {_HEAD}"
 _ABANDONED = f"d.state = 'sending' AND d.lease_until <= $1 AND {_HEAD}"
-# Whose conversation a delivery belongs to: that lock covers the row.
-_CONVERSATION = (
-    "CASE d.kind WHEN 'hold' THEN d.subject_id WHEN 'card' THEN (SELECT t.conversation_id FROM ticket t WHERE t.id = d.subject_id) "
-    "ELSE (SELECT m.conversation_id FROM message m WHERE m.id = d.subject_id) END"
-)
 # To each target (kind and name) by itself, so that what waits for one that is shut costs the others nothing. A worker passes over
 # what another one is busy with: it tries the conversation's lock and never waits for it.
 TRY_CLAIM = (
     "WITH RECURSIVE t(kind, target) AS (SELECT * FROM (SELECT kind, target FROM delivery WHERE state = 'queued' "  # noqa: S608
     "ORDER BY kind, target LIMIT 1) AS one UNION ALL SELECT n.kind, n.target FROM t CROSS JOIN LATERAL (SELECT d.kind, d.target "
     "FROM delivery d WHERE d.state = 'queued' AND (d.kind, d.target) > (t.kind, t.target) ORDER BY d.kind, d.target LIMIT 1) AS n) "
-    f"SELECT id, conversation_id, pg_try_advisory_xact_lock({CONVERSATION_LOCKS} + conversation_id) FROM (SELECT * FROM ("
-    f"SELECT f.* FROM t CROSS JOIN LATERAL (SELECT d.id, d.due_at, {_CONVERSATION} AS conversation_id FROM delivery d "
-    f"WHERE d.kind = t.kind AND d.target = t.target AND {_DUE} ORDER BY d.due_at, d.id LIMIT $2) AS f "
-    "WHERE (t.kind, t.target) NOT IN (SELECT * FROM unnest($3::text[], $4::text[])) "
-    f"UNION ALL SELECT d.id, d.due_at, {_CONVERSATION} FROM delivery d WHERE {_ABANDONED}"
-    ") AS free ORDER BY due_at, id OFFSET 0) AS due WHERE conversation_id IS NOT NULL"
+    "SELECT f.* FROM (SELECT * FROM t WHERE (kind, target) NOT IN (SELECT * FROM unnest($3::text[], $4::text[])) OFFSET 0) AS t "
+    f"CROSS JOIN LATERAL (SELECT c.* FROM (SELECT d.id, {_CONVERSATION} AS conversation_id FROM delivery d "
+    f"WHERE d.kind = t.kind AND d.target = t.target AND {_DUE} ORDER BY d.due_at, d.id LIMIT 4 * $2::bigint) AS c "
+    f"WHERE pg_try_advisory_xact_lock({CONVERSATION_LOCKS} + c.conversation_id) LIMIT $2) AS f "
+    f"UNION ALL SELECT a.* FROM (SELECT d.id, {_CONVERSATION} AS conversation_id FROM delivery d WHERE {_ABANDONED} OFFSET 0) AS a "
+    f"WHERE pg_try_advisory_xact_lock({CONVERSATION_LOCKS} + a.conversation_id)"
 )
 # Looked at again under the lock: another worker may have claimed it since.
-CLAIM = (
-    f"SELECT {listed('delivery', 'd')} FROM delivery d WHERE d.id = ANY($2::bigint[]) AND (({_DUE}) OR ({_ABANDONED})) "  # noqa: S608
-    "ORDER BY d.due_at, d.id"
-)
+CLAIM = _owned(f"d.id = ANY($2::bigint[]) AND (({_DUE}) OR ({_ABANDONED})) ORDER BY d.due_at, d.id")
 
 
 def look_up(query: Query) -> Asked:
@@ -130,8 +137,13 @@ _TOUCHED: dict[str, str] = {
     "drafts": "SELECT conversation_id FROM message WHERE draft_key = ANY({0}::text[])",
     "attachments": ("SELECT m.conversation_id FROM attachment a JOIN message m ON m.id = a.message_id WHERE a.id = ANY({0}::text[])"),
     "deliveries": f"SELECT {_CONVERSATION} FROM delivery d WHERE d.id = ANY({{0}}::bigint[])",  # noqa: S608
-    "leases_below": "SELECT customer_id FROM hold WHERE lease_until < {0}::bigint AND released_at IS NULL",
-    "asleep_until": "SELECT conversation_id FROM ticket WHERE status = 'snoozed' AND snoozed_until <= {0}::bigint",
+    # No more than the look-up finds: after a long downtime they are more than the server's table of locks holds.
+    "leases_below": (
+        "(SELECT customer_id FROM hold WHERE lease_until < {0}::bigint AND released_at IS NULL ORDER BY lease_until LIMIT 500)"
+    ),
+    "asleep_until": (
+        "(SELECT conversation_id FROM ticket WHERE status = 'snoozed' AND snoozed_until <= {0}::bigint ORDER BY snoozed_until LIMIT 500)"
+    ),
     "leased": f"SELECT {_CONVERSATION} FROM delivery d WHERE d.state = 'sending' AND {{0}}::boolean",  # noqa: S608
 }
 
@@ -238,6 +250,9 @@ def writes(facts: Facts) -> list[Asked]:
     # A row inserted and then changed is inserted as it now stands.
     fresh = {id(row) for rows in inserted.values() for row in rows}
     changed = {table: kept for table, rows in facts.changed.items() if (kept := [row for key, row in rows.items() if key not in fresh])}
+    if "dedupe" in inserted:
+        # Nothing else locks these keys; in one order two hubs that are sent the same things wait for each other and never in a ring.
+        inserted["dedupe"] = sorted(inserted["dedupe"], key=lambda row: (row.channel_id, row.provider_key))
     if inserted or changed:
         tables = tuple(sorted(inserted)), tuple(sorted(changed))
         arguments: list[Any] = []

@@ -21,16 +21,19 @@ from hub.storage import postgres_statements as statements
 from hub.storage.facts import Facts, Needs, React, Work, decide_one, gather
 from hub.storage.lookups import Query, Rows, look_up
 from hub.storage.postgres import LOST, POINT_QUERIES, connect
-from hub.storage.writer import Clock, OnCommit, StorageBusy, Unit, admit, answer, wall_clock
+from hub.storage.writer import MAX_AGE, Clock, OnCommit, StorageBusy, Unit, admit, answer, wall_clock
 
 log = structlog.get_logger("hub.storage")
 
 R = TypeVar("R")
 MAX_BATCH = 128  # some 5 locks a unit must fit into the server's shared table (6,400 by default)
-TRIES = 8  # of one batch that met another hub's, or needed more than was foreseen
+TRIES = 8  # of one batch that met other hubs'
 # A value PostgreSQL cannot take is the mistake of the one unit that brought it.
 UNITS_OWN = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)  # the driver's own complaint is a ValueError
 MET_ANOTHER = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# What waits for a lock is told no before its sender gives up; and a hub that stopped in the middle of a transaction (frozen, or cut
+# off) must not keep the locks from the others. No statement_timeout: it can end a COMMIT's wait for a synchronous standby as a success.
+LIMITS = {"lock_timeout": "2s", "idle_in_transaction_session_timeout": "5s"}
 
 
 class IdsSpent(Exception):
@@ -54,7 +57,6 @@ class DrawnIds:
 
     def wanted(self, units: int, more: dict[str, int]) -> list[int]:
         """How many to draw of each table for a batch of so many units; `more` where the usual was not enough."""
-        self._taken.clear()
         wanted = []
         for table in statements.DRAWN:
             kept = self._kept[table]
@@ -75,6 +77,10 @@ class DrawnIds:
         number = kept.popleft()
         self._taken.append((table, number))
         return number
+
+    def spend(self) -> None:
+        """The batch that took them may be committed from now on: they are never handed out again."""
+        self._taken.clear()
 
     def give_back(self) -> None:
         """The batch that took them was surely not committed."""
@@ -114,6 +120,7 @@ class PostgresWriter:
         self._connection: asyncpg.Connection[Any] | None = None
         self._ids = DrawnIds()
         self._task: asyncio.Task[None] | None = None
+        self._late: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Connect, and begin to write. Raises OSError or asyncpg.PostgresError."""
@@ -149,6 +156,7 @@ class PostgresWriter:
                 await self._wake.wait()
                 continue
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            self._late = asyncio.get_running_loop().call_later(MAX_AGE, self._refuse_late)
             try:
                 await self._commit(batch)
             except BaseException as error:
@@ -159,47 +167,76 @@ class PostgresWriter:
                     log.exception("writer died")
                     return self._on_death(error)
                 raise
+            finally:
+                self._late.cancel()
 
-    async def _commit(self, batch: list[Unit]) -> None:
+    def _refuse_late(self) -> None:
+        """A batch hangs: whoever waits behind it for too long need not wait on. Nothing of theirs was begun."""
+        now = self._monotonic()
+        late: list[tuple[Unit, Any]] = []
+        while self._waiting and now - self._waiting[0].since > MAX_AGE:
+            late.append((self._waiting.popleft(), StorageBusy("The database is behind. Nothing was stored; try again shortly.")))
+        if late:
+            log.warning("refused what waits behind a batch that hangs", units=len(late))
+            answer(late)
+        self._late = asyncio.get_running_loop().call_later(MAX_AGE / 8, self._refuse_late)
+
+    async def _commit(self, batch: list[Unit]) -> bool:
+        """Commit and answer a batch; False where the database would not take it (and not: where a unit itself was at fault)."""
         more: dict[str, int] = {}
         also: set[int] = set()
-        for _ in range(TRIES):
+        met, again = 0, False
+        while met < TRIES:
             try:
                 outcomes, facts = await self._transaction(await self._connected(), batch, more, also)
             except _MoreToLock as error:
                 await self._rollback()
+                met += 1
                 also |= error.customers
             except IdsSpent as error:
                 await self._rollback()
-                more[error.table] = 4 * max(more.get(error.table, 0), USUAL.get(error.table, 1) * len(batch))
+                more[error.table] = 8 * max(more.get(error.table, 0), USUAL.get(error.table, 1) * len(batch))
             except MET_ANOTHER as error:
                 await self._rollback()
+                met += 1
                 log.info("batch met another hub's; done again", units=len(batch), error=type(error).__name__)
             except UNITS_OWN as error:
                 await self._rollback()
+                if len(batch) == 1 and not again and isinstance(error, asyncpg.UniqueViolationError):
+                    again = True  # another hub stored the same thing meanwhile: now it is seen
+                    continue
                 log.warning("batch redone unit by unit", units=len(batch), error=type(error).__name__)
                 return await self._one_by_one(batch, error)
             except (*LOST, asyncpg.PostgresError) as error:
                 return await self._refuse(batch, error)
-            except Exception as error:
+            except _Undecided as undecided:
                 # One unit's own refusal or mistake must fail alone.
+                await self._rollback()
+                return await self._one_by_one(batch, undecided.error)
+            except Exception as error:
                 await self._rollback()
                 return await self._one_by_one(batch, error)
             else:
                 answer(outcomes)
                 if facts.events or facts.owes:
                     self._on_commit((), facts.owes)
-                return None
+                return True
         log.error("batch given up: it met other hubs' too often", units=len(batch))
         busy = StorageBusy("The database is busy. Nothing was stored; try again.")
-        return answer([(unit, busy) for unit in batch])
+        answer([(unit, busy) for unit in batch])
+        return False
 
-    async def _one_by_one(self, batch: list[Unit], error: Exception) -> None:
+    async def _one_by_one(self, batch: list[Unit], error: Exception) -> bool:
         if len(batch) == 1:
-            return answer([(batch[0], error)])
-        for unit in batch:
-            await self._commit([unit])
-        return None
+            answer([(batch[0], error)])
+            return True
+        for done, unit in enumerate(batch, 1):
+            if not await self._commit([unit]):
+                # Each of the others would hang as long.
+                busy = StorageBusy("The database refused. Nothing was stored; try again.")
+                answer([(unit, busy) for unit in batch[done:]])
+                return False
+        return True
 
     async def _transaction(
         self, connection: asyncpg.Connection[Any], batch: list[Unit], more: dict[str, int], also: set[int]
@@ -210,18 +247,27 @@ class PostgresWriter:
         now, *drawn = await connection.fetchrow(statements.DRAW, *self._ids.wanted(len(batch), more))
         self._ids.keep(drawn)
         facts = Facts(self._own_clock() if self._own_clock is not None else now, self.policy, self._ids)
-        await self._read(connection, needs, facts, locked)
-        if not facts.customers.keys() <= locked:
+        touched = await self._read(connection, needs, facts, locked)
+        if not touched <= locked:
             # Somebody was joined, or wrote for the first time, between the lock and the look.
-            raise _MoreToLock(facts.customers.keys() - locked)
-        outcomes = [(unit, decide_one(unit.work, facts, self._react)) for unit in batch]
-        for statement, arguments in statements.writes(facts):
-            await connection.execute(statement, *arguments)
+            raise _MoreToLock(touched - locked)
+        outcomes = self._decide(batch, facts)
+        asked = statements.writes(facts)
         if facts.events:
-            statement, arguments = statements.number_events(facts.events)
+            asked.append(statements.number_events(facts.events))
+        for statement, arguments in asked:
             await connection.execute(statement, *arguments)
+        self._ids.spend()
         await connection.execute("COMMIT")
         return outcomes, facts
+
+    def _decide(self, batch: list[Unit], facts: Facts) -> list[tuple[Unit, Any]]:
+        try:
+            return [(unit, decide_one(unit.work, facts, self._react)) for unit in batch]
+        except IdsSpent:
+            raise
+        except Exception as error:
+            raise _Undecided(error) from error  # whatever it is, it is not the database's
 
     async def _lock(self, connection: asyncpg.Connection[Any], needs: Needs, also: set[int]) -> set[int]:
         """Take the batch's locks; the ids of the conversations locked."""
@@ -233,7 +279,9 @@ class PostgresWriter:
             return set()
         return {row[0] for row in await connection.fetch(asked[0], *asked[1])}
 
-    async def _read(self, connection: asyncpg.Connection[Any], needs: Needs, facts: Facts, locked: set[int]) -> None:
+    async def _read(self, connection: asyncpg.Connection[Any], needs: Needs, facts: Facts, locked: set[int]) -> set[int]:
+        """Look everything up; the conversations it belongs to."""
+        touched: set[int | None] = set()
         asking = look_up(needs, facts)
         rows: Rows = ()
         with contextlib.suppress(StopIteration):
@@ -244,13 +292,17 @@ class PostgresWriter:
                 else:
                     statement, arguments = statements.look_up(query)
                     rows = await connection.fetch(statement, *arguments)
+                if query.name in statements.OWNED:
+                    touched.update(row[-1] for row in rows)
+                    rows = [row[:-1] for row in rows]
                 query = asking.send(rows)
+        touched.discard(None)  # a delivery whose message was erased
+        return touched | facts.customers.keys()  # type: ignore[return-value]
 
     async def _claim(self, connection: asyncpg.Connection[Any], query: Query, locked: set[int]) -> Rows:
         now, each, without = query.keys
         shut = [kind for kind, _ in without], [name for _, name in without]
-        tried = await connection.fetch(statements.TRY_CLAIM, now, each, *shut)
-        own = {row[0]: row[1] for row in tried if row[2]}
+        own = {row[0]: row[1] for row in await connection.fetch(statements.TRY_CLAIM, now, each, *shut)}
         locked.update(own.values())
         rows: Rows = await connection.fetch(statements.CLAIM, now, list(own)) if own else ()
         return rows
@@ -259,33 +311,42 @@ class PostgresWriter:
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, **POINT_QUERIES)
+            self._connection = await connect(self._url, **POINT_QUERIES, **LIMITS)
         return self._connection
 
     async def _rollback(self) -> None:
         self._ids.give_back()
-        if self._connection is None or not self._connection.is_in_transaction():
+        if self._connection is None or self._connection.is_closed() or not self._connection.is_in_transaction():
             return
         try:
             await self._connection.execute("ROLLBACK")
         except (*LOST, asyncpg.PostgresError):
             await self._disconnect()
 
-    async def _refuse(self, batch: list[Unit], error: Exception) -> None:
+    async def _refuse(self, batch: list[Unit], error: Exception) -> bool:
         # Where the connection broke during COMMIT nobody knows the outcome: nobody is told it was stored, and the keys of what
         # is sent again tell whether it was.
         log.error("batch not stored", units=len(batch), error=type(error).__name__)
-        if isinstance(error, LOST):
+        if isinstance(error, (*LOST, asyncpg.ReadOnlySQLTransactionError)):  # after a failover: this is the standby now
             await self._disconnect()
         else:
             await self._rollback()
         busy = StorageBusy(f"The database refused ({type(error).__name__}). Try again.")
         answer([(unit, busy) for unit in batch])
+        return False
 
     async def _disconnect(self) -> None:
+        # A server that crashed draws again what it had not written down: ids kept from before it are not ours any more.
+        self._ids = DrawnIds()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+class _Undecided(Exception):
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
 
 
 class _MoreToLock(Exception):

@@ -128,7 +128,7 @@ class Message:
 
 @dataclass(slots=True)
 class Attachment:
-    """A file of a message. `state` is `stored`, `pending` (to be fetched from the provider) or `failed`."""
+    """A file of a message, the `position`th of it. `state` is `stored`, `pending` (to be fetched from the provider) or `failed`."""
 
     table: ClassVar[str] = "attachment"
     id: str
@@ -142,6 +142,7 @@ class Attachment:
     state: str
     source_url: str = ""
     error: str = ""
+    position: int = 0
 
 
 @dataclass(slots=True)

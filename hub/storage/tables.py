@@ -196,6 +196,7 @@ class Attachment(SQLModel, table=True):
     state: str = Field(sa_column=_text())
     source_url: str = Field(sa_column=_text())
     error: str = Field(sa_column=_text())
+    position: int
 
 
 class RawRequest(SQLModel, table=True):

@@ -53,10 +53,12 @@ def on_sqlite() -> None:
 
 async def on_postgres() -> None:
     engine = create_async_engine(context.config.attributes["url"])
-    async with engine.connect() as connection:
-        await connection.run_sync(steps)
-        await connection.commit()
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(steps)
+            await connection.commit()
+    finally:
+        await engine.dispose()
 
 
 if context.config.attributes["url"].get_backend_name() == "sqlite":

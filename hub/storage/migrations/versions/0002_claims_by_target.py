@@ -1,4 +1,4 @@
-"""Indexes that claims by target, the list of what failed, and an agent's own tickets read."""
+"""Indexes that claims by target, the list of what failed and an agent's own tickets read; the order of a message's files."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,3 +20,9 @@ def upgrade() -> None:
     _delivery("ix_delivery_sending", ["id"], "state = 'sending'")
     _delivery("ix_delivery_shown", ["id"], "state IN ('failed', 'unknown')")
     op.create_index("ix_ticket_assignee_id", "ticket", ["assignee_id", "status", "last_at", "id"])
+    with op.batch_alter_table("attachment") as batch:
+        batch.add_column(sa.Column("position", sa.Integer(), nullable=False, server_default="0"))
+    if op.get_bind().dialect.name == "sqlite":  # a hub on PostgreSQL began with this step
+        op.execute("UPDATE attachment SET position = rowid")
+    with op.batch_alter_table("attachment") as batch:
+        batch.alter_column("position", server_default=None)
