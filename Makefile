@@ -36,7 +36,7 @@ apt_install() { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench lock clean tools system-packages remake
+.PHONY: help setup run test lint bench chaos lock clean tools system-packages remake
 
 help: ## List the targets (ARGS=... is passed on by run, test, bench and lock; PYTHON=... chooses the interpreter)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ lint: tools ## Check style, format and types
 
 bench: setup ## Measure ingest, start-up and memory
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: tools system-packages ## Try the fault matrix (FULL=1 all of it, ENGINE=sqlite|postgresql|both, SEED=n, ARGS="--only F1")
+	$(BIN)/python -m bench.chaos $(if $(FULL),--full) --engine $(or $(ENGINE),both) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lock: tools ## Write the lock files again from pyproject.toml (ARGS=--upgrade moves to the newest allowed versions)
 	$(LOCK) --output-file requirements.lock pyproject.toml
