@@ -54,7 +54,7 @@ lint: tools ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## Measure ingest, start-up and memory
+bench: setup system-packages ## Measure ingest, start-up and memory
 	$(BIN)/python -m bench $(ARGS)
 
 chaos: tools system-packages ## Try the fault matrix (FULL=1 all of it, ENGINE=sqlite|postgresql|both, SEED=n, ARGS="--only F1")

@@ -7,10 +7,10 @@ a middling and a rare word in the proportions real text has.
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import itertools
 import random
-import shutil
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,9 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from bench import traffic
 from hub.keys import digest
+from hub.storage import postgres
+from hub.storage.columns import key_of
 from hub.storage.migrate import migrate
+from hub.storage.postgres_search import REBUILD
 from hub.storage.search import WATERMARK
 from hub.storage.tables import metadata
 
@@ -50,10 +55,6 @@ class Volumes:
     long: int = 2_000
     words: int = 14  # of a message
     seed: int = 5
-
-    @property
-    def label(self) -> str:
-        return f"{self.conversations}-{self.messages}-{self.long}-{self.seed}"
 
 
 def vocabulary() -> list[str]:
@@ -207,6 +208,8 @@ def _events(speakers: list[int], directions: list[str], began: int, step: int) -
 
 def fill_sqlite(path: Path, volumes: Volumes, now: int) -> None:
     """Migrate a new database at `path` and fill it. Indexes are laid again after the rows: into sorted pages, in a third of the time."""
+    import sqlite3  # whichever library hub.storage chose
+
     migrate(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         execute = connection.execute
@@ -227,28 +230,56 @@ def fill_sqlite(path: Path, volumes: Volumes, now: int) -> None:
         execute("PRAGMA journal_mode=WAL").fetchall()
 
 
-def sqlite_copy(path: Path, volumes: Volumes, cache: Path, now: int | None = None) -> None:
-    """Put a filled database at `path`: made once in `cache` in a run, copied afterwards."""
-    kept = cache / f"filled-{volumes.label}.db"
-    if not kept.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        fill_sqlite(partial, volumes, now or time.time_ns() // 1_000)
-        partial.replace(kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(kept, path)
-
-
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------------
 
+_SECONDARY = (
+    "SELECT i.indexname, i.indexdef FROM pg_indexes i JOIN pg_class c ON c.relname = i.indexname "
+    "WHERE i.schemaname = 'public' AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid)"
+)
 
-async def fill_postgres(connection: Any, volumes: Volumes, now: int) -> None:
-    """Fill a migrated, empty PostgreSQL database over one asyncpg connection by COPY, then tell the planner what is there.
 
-    The search index (a generated or caught-up tsvector) is the engine's own affair; the watermark says that all of it is known,
-    so whoever fills a column for it does so before calling this, by a trigger or a default.
-    """
-    for table, made in rows(volumes, now):
-        await connection.copy_records_to_table(table, records=made, columns=list(COLUMNS[table]))
-    await connection.execute("ANALYZE")
+async def fill_postgres(url: str, volumes: Volumes, now: int) -> None:
+    """Migrate a new PostgreSQL database and fill it by COPY, its secondary indexes laid afterwards; then tidy up as autovacuum would."""
+    await postgres.migrate(url)
+    connection = await asyncpg.connect(url, server_settings={"maintenance_work_mem": "256MB", "synchronous_commit": "off"})
+    try:
+        indexes = await connection.fetch(_SECONDARY)
+        for name, _ in indexes:
+            await connection.execute(f'DROP INDEX "{name}"')
+        for table, made in rows(volumes, now):
+            await connection.copy_records_to_table(table, records=made, columns=list(COLUMNS[table]))
+        await connection.execute("UPDATE event_head SET seq = (SELECT coalesce(max(seq), 0) FROM event)")
+        for table in COLUMNS:
+            key = key_of(table)[0]
+            sequence = await connection.fetchval("SELECT pg_get_serial_sequence($1, $2)", f'"{table}"', key)
+            if sequence:
+                await connection.execute(f"SELECT setval('{sequence}', coalesce(max({key}), 0) + 1, false) FROM \"{table}\"")
+        for statement in REBUILD:
+            await connection.execute(statement)
+        for _, definition in indexes:
+            await connection.execute(definition)
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+# --- filling in a process of its own, so that both engines can be filled at once ------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sqlite", type=Path, help="a new file")
+    parser.add_argument("--postgres", help="the URL of a new, empty database")
+    parser.add_argument("--conversations", type=int, default=Volumes.conversations)
+    parser.add_argument("--messages", type=int, default=Volumes.messages)
+    options = parser.parse_args()
+    volumes, now = Volumes(options.conversations, options.messages), time.time_ns() // 1_000
+    if options.sqlite:
+        fill_sqlite(options.sqlite, volumes, now)
+    if options.postgres:
+        asyncio.run(fill_postgres(options.postgres, volumes, now))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,127 +1,82 @@
-"""Durable ingest against the same server answering without storing, visited in turn inside each round."""
+"""Durable ingest on both engines against the same server answering without storing, visited in turn inside each round."""
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass, field
-from pathlib import Path
+import functools
 
-from bench import machine
-from bench.load import Slice, drive
+from bench.databases import Databases
 from bench.report import Figure
 from bench.served import Served, plain_config
 from bench.stand_in import StandIn
 from bench.traffic import Traffic, signed
+from bench.visits import Visits
 
-FLOOR, GOAL = 0.25, 0.5
-COUNTS = {64: 1_600, 8: 800, 1: 300}  # requests of a slice, by concurrency
-RECEIVED = "SELECT count(*) FROM message WHERE direction = 'in'"
+REFERENCE, SQLITE, POSTGRES, TOLD = "no store", "SQLite", "PostgreSQL", "SQLite, room and destination told"
+FLOORS = {SQLITE: 0.40, POSTGRES: 0.50}  # at 64 connections
+GOALS = {SQLITE: 0.50}
+COUNTS = {64: 1_600, 8: 600, 1: 200}  # requests of a slice, by concurrency
 OWED = "SELECT count(*) FROM delivery WHERE state <> 'done'"
 
 
-@dataclass(slots=True)
-class Seen:
-    """One server's slices at one concurrency."""
-
-    rates: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)  # microseconds of the server's CPU a request, what it did afterwards included
-    middles: list[float] = field(default_factory=list)
-    tails: list[float] = field(default_factory=list)
-
-    def note(self, slice_: Slice, cpu: float) -> None:
-        self.rates.append(slice_.rate)
-        self.cpu.append(cpu / len(slice_.latencies) * 1e6)
-        self.middles.append(slice_.quantile(0.5) * 1e3)
-        self.tails.append(slice_.quantile(0.99) * 1e3)
-
-
-async def measure(directory: Path, rounds: int) -> list[Figure]:
-    """Three servers: without storing, storing, and storing with a room and a destination that are really told."""
+async def measure(databases: Databases, rounds: int) -> list[Figure]:
+    """Servers: without storing; storing on SQLite and on PostgreSQL; on SQLite with a room and a destination that are really told."""
+    directory = databases.directory / "ingest"
     stand_in = StandIn()
     await stand_in.start()
-    reference = Served("no-store", plain_config(directory / "no-store"), "--no-store")
-    durable = Served("durable", plain_config(directory / "durable"))
-    outbox = Served("outbox", plain_config(directory / "outbox", stand_in.port))
-    servers = (reference, durable, outbox)
+    reference = Served(REFERENCE, plain_config(directory / "no-store"), "--no-store")
+    outbox = Served(TOLD, plain_config(directory / "outbox", stand_in.port))
+    storing = [Served(SQLITE, plain_config(directory / "sqlite"))]
+    if databases.cluster is not None:
+        storing.append(Served(POSTGRES, plain_config(directory / "postgresql", url=databases.new_url())))
+    storing.append(outbox)
+    servers = [reference, *storing]
+    visits = Visits(databases.cluster.pid if databases.cluster is not None else None)
+    traffic = Traffic(seed=2026)
     try:
         for server in servers:
             await server.start()
-        return await _rounds(servers, rounds, stand_in)
+        await visits.introduce(servers, [signed(body) for body in traffic.introductions()])
+        for number in range(rounds):
+            for concurrency, count in COUNTS.items():
+                # Telling is for information, and slow to come to rest: at one concurrency only.
+                asked = servers if concurrency == 64 else servers[:-1]
+                await visits.round(number, asked, functools.partial(traffic.requests, count), concurrency)
+        void = await visits.void(storing, [reference])
+        owed = await outbox.count(OWED)
     finally:
         for server in servers:
             await server.stop()
         await stand_in.stop()
-
-
-async def _rounds(servers: tuple[Served, Served, Served], rounds: int, stand_in: StandIn) -> list[Figure]:
-    reference, durable, outbox = servers
-    traffic = Traffic(seed=2026)
-    answered = {server.name: 0 for server in servers}
-    refused = {server.name: 0 for server in servers}
-    seen = {(server.name, concurrency): Seen() for server in servers for concurrency in COUNTS}
-
-    async def visit(server: Served, requests: list[bytes], concurrency: int) -> tuple[Slice, float]:
-        before = machine.cpu_seconds(server.pid)
-        slice_ = await drive(server.port, requests, concurrency)
-        await server.rest()
-        answered[server.name] += slice_.good
-        refused[server.name] += len(slice_.latencies) - slice_.good
-        return slice_, machine.cpu_seconds(server.pid) - before
-
-    introductions = [signed(body) for body in traffic.introductions()]
-    for server in servers:
-        await visit(server, introductions, 64)
-    for number in range(rounds):
-        for concurrency, count in COUNTS.items():
-            requests = traffic.requests(count)
-            # Each round begins with another server, so that none is always the first after the generator's own work.
-            for offset in range(len(servers)):
-                server = servers[(number + offset) % len(servers)]
-                slice_, cpu = await visit(server, requests, concurrency)
-                seen[server.name, concurrency].note(slice_, cpu)
-
-    void = "; ".join(
-        [f"{refused[s.name]} answers of the {s.name} server were not 200" for s in servers if refused[s.name]]
-        + [
-            f"the {s.name} server answered {answered[s.name]} and stored {stored}"
-            for s in (durable, outbox)
-            if (stored := s.count(RECEIVED)) < answered[s.name]
-        ]
-        + ([f"the no-store server stored {stored}"] if (stored := reference.count(RECEIVED)) else [])
-    )
-    owed = outbox.count(OWED)
     told = f"{stand_in.cards} cards and {stand_in.hooks} hold notices delivered meanwhile" + (f"; {owed} still owed" if owed else "")
-    return _figures(seen, void, told)
+    return _figures(visits, [server.name for server in storing], void, told)
 
 
-def _figures(seen: dict[tuple[str, int], Seen], void: str, told: str) -> list[Figure]:
+def _figures(visits: Visits, storing: list[str], void: str, told: str) -> list[Figure]:
+    seen = visits.seen
     figures = []
-    for concurrency in COUNTS:
-        base = seen["no-store", concurrency]
-        for name, label in (("durable", "durable ingest"), ("outbox", "durable ingest, room and destination told")):
-            mine = seen[name, concurrency]
-            ratios = tuple(a / b for a, b in zip(mine.rates, base.rates, strict=True))
-            judged = name == "durable" and concurrency == 64
-            figures.append(
-                Figure(
-                    f"{label} / no store, c={concurrency}",
-                    ratios,
-                    "ratio",
-                    at_least=FLOOR if judged else None,
-                    goal=GOAL if judged else None,
-                    void=void,
-                    note=told if name == "outbox" and concurrency == 64 else "",
+    for name in storing:
+        for concurrency in COUNTS:
+            if (name, concurrency) in seen:
+                figures.append(
+                    Figure(
+                        f"ingest on {name} / no store, c={concurrency}",
+                        seen[name, concurrency].over(seen[REFERENCE, concurrency]),
+                        "ratio",
+                        at_least=FLOORS.get(name) if concurrency == 64 else None,
+                        goal=GOALS.get(name) if concurrency == 64 else None,
+                        void=void,
+                        note=told if name == TOLD else "",
+                    )
                 )
-            )
-    for concurrency in COUNTS:
-        for name in ("no-store", "durable", "outbox"):
-            mine = seen[name, concurrency]
-            note = (
-                f"p50 {statistics.median(mine.middles):.1f} ms, p99 {statistics.median(mine.tails):.1f} ms (medians of slices, closed loop)"
-            )
-            figures.append(Figure(f"{name} server, c={concurrency}", tuple(mine.rates), "req/s", void=void, note=note))
-    figures += [
-        Figure(f"{name} server CPU, c=64, work left over included", tuple(seen[name, 64].cpu), "us/request", void=void)
-        for name in ("no-store", "durable", "outbox")
-    ]
+    for name in (REFERENCE, *storing):
+        for concurrency in COUNTS:
+            if (name, concurrency) in seen:
+                mine = seen[name, concurrency]
+                label = "no-store server" if name == REFERENCE else f"ingest on {name}"
+                figures.append(Figure(f"{label}, c={concurrency}", tuple(mine.rates), "req/s", void=void, note=mine.latency))
+    for name in (REFERENCE, *storing):
+        mine = seen[name, 64]
+        figures.append(Figure(f"server CPU, {name}, c=64, work left over included", tuple(mine.cpu), "us/request", void=void))
+        if name == POSTGRES:
+            figures.append(Figure("database server's CPU, PostgreSQL, c=64", tuple(mine.beside), "us/request", void=void))
     return figures

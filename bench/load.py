@@ -2,12 +2,17 @@
 
 Closed loop means that a slow server is asked less often, so that its percentiles leave out the queue a real burst would
 build (no correction for coordinated omission): rates and their ratios are the result, latencies are colour.
+
+`python -m bench.load PORT CONCURRENCY` sends the requests it reads (pickled) from a process of its own, and prints the rate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
+import pickle
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -32,7 +37,7 @@ class Slice:
 
     @property
     def good(self) -> int:
-        return self.statuses[200]
+        return self.statuses[200] + self.statuses[201]
 
     def quantile(self, share: float) -> float:
         return self.latencies[max(0, math.ceil(share * len(self.latencies)) - 1)]
@@ -108,3 +113,19 @@ async def drive(port: int, requests: Sequence[bytes], concurrency: int) -> Slice
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*ends)
     return Slice(time.perf_counter() - began, statuses, sorted(latencies))
+
+
+async def drive_apart(port: int, requests: Sequence[bytes], concurrency: int, cores: set[int]) -> float:
+    """The same from another process on these cores, for what must not share ours; the rate."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.load", str(port), str(concurrency)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    os.sched_setaffinity(process.pid, cores)
+    told, _ = await process.communicate(pickle.dumps(list(requests)))
+    if process.returncode != 0:
+        raise ConnectionError("the load of another process failed")
+    return float(told)
+
+
+if __name__ == "__main__":
+    print(asyncio.run(drive(int(sys.argv[1]), pickle.load(sys.stdin.buffer), int(sys.argv[2]))).rate)

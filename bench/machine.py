@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-VERSIONS = ("aiohttp", "SQLAlchemy", "aiosqlite", "pydantic", "twilio", "slack-bolt")
+VERSIONS = ("aiohttp", "SQLAlchemy", "aiosqlite", "asyncpg", "pydantic", "twilio", "slack-bolt")
+
+
+_USABLE = frozenset(os.sched_getaffinity(0))
+
+
+def usable() -> set[int]:
+    """Every core this run may use."""
+    return set(_USABLE)
 
 
 def cores() -> tuple[int, int]:
-    """(the server's core, everybody else's core); the same one twice where there is only one."""
-    usable = sorted(os.sched_getaffinity(0))
-    return usable[0], usable[-1]
+    """(the server's core, the load generator's core); the same one twice where there is only one."""
+    return min(_USABLE), max(_USABLE)
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep every thread of a process on one core: threads made before keep their own mask, so each is told."""
+def beside() -> set[int]:
+    """Every core but the server's: for the database server. On two cores it shares the load generator's."""
+    return usable() - {min(_USABLE)} or usable()
+
+
+def pin(pid: int, cores: set[int]) -> None:
+    """Keep every thread of a process on these cores: threads made before keep their own mask, so each is told."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {core})
+        os.sched_setaffinity(int(task.name), cores)
+
+
+@contextlib.contextmanager
+def confined(cores: set[int]) -> Iterator[None]:
+    """What is started inside stays on these cores; we come back to ours."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -33,6 +58,16 @@ def cpu_seconds(pid: int) -> float:
         except (FileNotFoundError, ProcessLookupError):
             continue  # a thread that ended meanwhile
     return total / 1e9
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """The same of a process and its living children: of a postmaster and everybody who works for it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    total = cpu_seconds(pid)
+    for child in children:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += cpu_seconds(int(child))
+    return total
 
 
 def memory(pid: int) -> tuple[float, float]:

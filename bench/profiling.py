@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 import pstats
-from pathlib import Path
 
+from bench.databases import Databases
 from bench.load import drive
 from bench.served import Served, plain_config
 from bench.traffic import Traffic, signed
 
 MESSAGES = 4_000
+# On PostgreSQL the writer is a task in the loop's own thread.
+ENGINES = {"sqlite": ("loop", "writer"), "postgresql": ("loop",)}
 
 
-async def show(directory: Path, lines: int = 45) -> str:
+async def show(databases: Databases, engine: str, lines: int = 45) -> str:
     """The most expensive functions of each thread by their own time. A profiler slows Python calls more than C: ranks count, not times."""
+    if engine == "postgresql" and databases.cluster is None:
+        return databases.missing
     shown = []
-    for thread in ("loop", "writer"):
-        stats = directory / f"{thread}.pstats"
-        config = plain_config(directory / f"profile-{thread}")
+    for thread in ENGINES[engine]:
+        stats = databases.directory / f"{thread}.pstats"
+        config = plain_config(databases.directory / f"profile-{thread}", url=databases.new_url() if engine == "postgresql" else None)
         server = Served(thread, config, "--profile", thread, "--profile-to", str(stats))
         traffic = Traffic(seed=7)
         try:
@@ -32,5 +36,5 @@ async def show(directory: Path, lines: int = 45) -> str:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             pstats.Stats(str(stats), stream=text).sort_stats("tottime").print_stats(lines)
-        shown.append(f"--- {thread} thread, {MESSAGES} messages and 2,000 introductions ---\n{text.getvalue()}")
+        shown.append(f"--- {thread} thread on {engine}, {MESSAGES} messages and 2,000 introductions ---\n{text.getvalue()}")
     return "\n".join(shown)

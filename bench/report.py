@@ -85,7 +85,9 @@ def table(figures: Sequence[Figure]) -> str:
         for row in [head, *rows]
     ]
     lines += [f"{figure.name}: {figure.note}" for figure in figures if figure.note]
-    lines += [f"{figure.name}: void, {figure.void}" for figure in figures if figure.void]
+    for reason in dict.fromkeys(figure.void for figure in figures if figure.void):
+        names = [figure.name for figure in figures if figure.void == reason]
+        lines.append(f"void, since {reason}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""))
     return "\n".join(line.rstrip() for line in lines)
 
 

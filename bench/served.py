@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import yaml
 
 from bench import machine, traffic
@@ -30,11 +31,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def plain_config(directory: Path, stand_in: int | None = None) -> Path:
+def plain_config(directory: Path, stand_in: int | None = None, *, url: str | None = None, database: Path | None = None) -> Path:
     """One Twilio number, nothing else; with `stand_in` (a port) also a Slack room and a marketing webhook there.
 
-    The channel keeps Twilio's own address: nothing is ever sent by it. Stand-ins on loopback are allowed only beside an
-    enabled sandbox, which then listens too and is asked nothing.
+    `url` is a PostgreSQL database, `database` another SQLite file than its own. The channel keeps Twilio's own address: nothing is
+    ever sent by it. Stand-ins on loopback are allowed only beside an enabled sandbox, which then listens too and is asked nothing.
     """
     directory.mkdir(parents=True)
     settings: dict[str, Any] = {
@@ -60,6 +61,23 @@ def plain_config(directory: Path, stand_in: int | None = None) -> Path:
         }
         settings["allowed_hosts"] = [f"127.0.0.1:{stand_in}"]
         settings["sandbox"] = {"enabled": True, "port": 0, "smtp_port": free_port(), "beside_real": True}
+    if database is not None:
+        settings["storage"]["database"] = str(database)
+    if url is not None:
+        settings["database_url"] = url
+    return _written(directory, settings)
+
+
+def replying_config(directory: Path, stand_in: int, *, url: str | None = None) -> Path:
+    """One Twilio number whose messages go to a stand-in at this port."""
+    settings = yaml.safe_load(plain_config(directory, url=url).read_text(encoding="utf-8"))
+    settings["channels"]["sms"]["base_url"] = f"http://127.0.0.1:{stand_in}"
+    settings["allowed_hosts"] = [f"127.0.0.1:{stand_in}"]
+    settings["sandbox"] = {"enabled": True, "port": 0, "smtp_port": free_port()}
+    return _written(directory, settings)
+
+
+def _written(directory: Path, settings: dict[str, Any]) -> Path:
     path = directory / "config.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
@@ -88,10 +106,13 @@ def shipped_config(directory: Path, port: int) -> Path:
 class Served:
     """One hub in a process of its own, started by bench.server."""
 
-    def __init__(self, name: str, config: Path, *arguments: str) -> None:
+    def __init__(self, name: str, config: Path, *arguments: str, cores: set[int] | None = None) -> None:
         self.name = name
         self.config = config
-        self.database = config.parent / "hub.db"
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        self.database = Path(settings["storage"]["database"])
+        self.url: str | None = settings.get("database_url")
+        self.cores = cores or {machine.cores()[0]}
         self.log = config.parent / "server.log"
         self.ready: dict[str, Any] = {}
         self._arguments = arguments
@@ -106,7 +127,6 @@ class Served:
         return int(self.ready["port"])
 
     async def start(self) -> None:
-        core, _ = machine.cores()
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -120,13 +140,13 @@ class Served:
                 stderr=log,
                 env={name: value for name, value in os.environ.items() if not name.startswith("HUB_")},
             )
-        os.sched_setaffinity(self._process.pid, {core})
+        os.sched_setaffinity(self._process.pid, self.cores)
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line.startswith(b"{"):
             raise ServerFailed(f"The {self.name} server did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
         self.ready = json.loads(line)
-        machine.pin(self.pid, core)
+        machine.pin(self.pid, self.cores)
 
     async def rest(self, patience: float = 30.0) -> float:
         """Wait until it uses under a tenth of its core: what the last slice left (search index, outbox) is done. CPU seconds that took."""
@@ -141,8 +161,14 @@ class Served:
                 return machine.cpu_seconds(self.pid) - began
         raise ServerFailed(f"The {self.name} server was still at work {patience:g} s after the load ended.")
 
-    def count(self, sql: str) -> int:
+    async def count(self, sql: str) -> int:
         """One number out of its database, read by a connection of our own."""
+        if self.url is not None:
+            reading = await asyncpg.connect(self.url)
+            try:
+                return int(await reading.fetchval(sql))
+            finally:
+                await reading.close()
         connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
         try:
             return int(connection.execute(sql).fetchone()[0])

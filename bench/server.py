@@ -21,15 +21,20 @@ from bench import traffic
 from hub import agents, app, keys, sessions
 from hub.config import load
 from hub.contract import Request
+from hub.conversations import commands
 from hub.conversations.ingest import Ingest, Outcome
 from hub.passwords import Verified
 from hub.serving import log_to_stderr
 from hub.storage import sqlite_writer as writing
 from hub.storage.writer import Writer
 from hub.web import routes, webhooks
+from hub.web.context import HUB
 
 STORED = Outcome(stored=1, duplicates=0)
-BARE = "/healthz/bare"
+NOBODY = {"held": False, "known": False, "until": None, "reasons": [], "version": 0}
+BARE = "/api/v1/bare"
+BARE_BULK = "/api/v1/bare-bulk"
+REPLIES = "/healthz/replies"
 
 
 class AnswersAtOnce:
@@ -46,17 +51,32 @@ class AnswersAtOnce:
         await self._writer.close()
 
 
-def add_bare_route() -> None:
-    """A handler that reads nothing, behind the same middlewares: what answering at all costs."""
+def add_routes() -> None:
+    """Handlers that read nothing, behind the same middlewares: what answering at all costs. And one by which agents answer many."""
 
     async def bare(request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
+
+    async def bare_bulk(request: web.Request) -> web.Response:
+        """As many answers as identifiers are asked about, all the same one."""
+        asked = (await request.json())["identifiers"]
+        return web.json_response({"checked": len(asked), "results": [{**one, **NOBODY} for one in asked]})
+
+    async def replies(request: web.Request) -> web.Response:
+        """An agent's answer to each of the first `count` tickets, committed when this is answered."""
+        hub, count, word = request.app[HUB], int(request.query["count"]), request.query["word"]
+        works = [commands.Reply(n, 1, f"{word} {n}", f"{word}-{n}") for n in range(1, count + 1)]
+        for start in range(0, count, 100):
+            await asyncio.gather(*(hub.writer.run(work) for work in works[start : start + 100]))
+        return web.json_response({"queued": count})
 
     built = routes.build
 
     def build(hub: Any) -> web.Application:
         application = built(hub)
         application.router.add_get(BARE, bare)
+        application.router.add_post(BARE_BULK, bare_bulk)
+        application.router.add_get(REPLIES, replies)
         return application
 
     routes.build = build
@@ -99,7 +119,7 @@ async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    add_bare_route()
+    add_routes()
     profile = cProfile.Profile()
     if options.profile == "writer":
         profile_writer(profile)

@@ -27,19 +27,21 @@ _SAYING = (
 class Traffic:
     """Messages of KNOWN senders, with NEW of them by people of their own. The same seed makes the same traffic."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, people: int = 0) -> None:
+        """`people`: so many have written before; KNOWN of them, chosen anywhere among these, write. 0: the first KNOWN numbers."""
         self._random = random.Random(seed)
-        self._strangers = KNOWN
+        self._known = self._random.sample(range(1, people), KNOWN) if people else list(range(KNOWN))
+        self._strangers = max(people, KNOWN)
         self._words = _SAYING.split()
 
     def bodies(self, count: int) -> list[bytes]:
         """`count` forms of known senders and new people, in random order."""
         chosen = self._random
-        return [self._body(self._stranger() if chosen.random() < NEW else chosen.randrange(KNOWN)) for _ in range(count)]
+        return [self._body(self._stranger() if chosen.random() < NEW else chosen.choice(self._known)) for _ in range(count)]
 
-    def introductions(self, first: int = 0, count: int = KNOWN) -> list[bytes]:
-        """One message of each of `count` senders: everybody's first."""
-        return [self._body(sender) for sender in range(first, first + count)]
+    def introductions(self, count: int = KNOWN) -> list[bytes]:
+        """One message of each of the known senders, or of the first `count` numbers where that is another one: everybody's first."""
+        return [self._body(sender) for sender in (self._known if count == KNOWN else range(count))]
 
     def requests(self, count: int) -> list[bytes]:
         """`bodies` as signed HTTP requests."""

@@ -81,7 +81,7 @@ async def send_answer_lost(run: Run) -> Tally:
         await here.hub.start("--look-soon")
         here.outside.down.clear()
         unknown = "SELECT text, error FROM message WHERE status = 'unknown'"
-        await here.until(unknown, lambda rows: not rows, "finding what is in the provider's list", run.size(30, 300))
+        await here.until(unknown, lambda rows: not rows, "finding what is in the provider's list", run.size(75, 300))
         await here.drained()
         tally = await here.replies()
         if replies != len(here.outside.twilio_messages):
