@@ -32,7 +32,8 @@ class Follower:
     """Follows the events of a database on a connection of its own; it also brings the search index up to date in quiet moments."""
 
     def __init__(self, url: str, publish: Callable[[Sequence[Event]], None], wake: Callable[[], None]) -> None:
-        """`publish` gets events in the order of their numbers; `wake` is called when other hubs may have left work in the outbox."""
+        """`publish` gets events in the order of their numbers; `wake` is called after a gap, when other hubs may have left work in the
+        outbox (whoever commits wakes its own worker, and all look once a second)."""
         self._url = url
         self._publish = publish
         self._wake = wake
@@ -91,8 +92,7 @@ class Follower:
         while True:
             self._told.clear()
             began = asyncio.get_running_loop().time()
-            if await self._catch_up(connection):
-                self._wake()
+            await self._catch_up(connection)
             self.confirmed = began
             while index.behind(self._last) and await index.step(self._last):
                 pass
@@ -112,14 +112,12 @@ class Follower:
             return True
         return False
 
-    async def _catch_up(self, connection: asyncpg.Connection[Any]) -> bool:
-        found = False
+    async def _catch_up(self, connection: asyncpg.Connection[Any]) -> None:
         while True:
             rows = await connection.fetch(AFTER, self._last)
             if rows:
-                found = True
                 events = [Event(*row) for row in rows]
                 self._last = events[-1].seq
                 self._publish(events)
             if len(rows) < AT_A_TIME:
-                return found
+                return

@@ -134,7 +134,8 @@ class Ticket(SQLModel, table=True):
 class Message(SQLModel, table=True):
     __tablename__ = "message"
     __table_args__ = (
-        Index("ix_message_conversation_id", "conversation_id"),
+        # A timeline is read newest first. (SQLite has the row's id in every index; PostgreSQL has it where it is named.)
+        Index("ix_message_conversation_id", "conversation_id", "id"),
         SEQUENCE,
     )
     id: int = Field(sa_column=_id())

@@ -20,6 +20,8 @@ def upgrade() -> None:
     _delivery("ix_delivery_sending", ["id"], "state = 'sending'")
     _delivery("ix_delivery_shown", ["id"], "state IN ('failed', 'unknown')")
     op.create_index("ix_ticket_assignee_id", "ticket", ["assignee_id", "status", "last_at", "id"])
+    op.drop_index("ix_message_conversation_id", table_name="message")
+    op.create_index("ix_message_conversation_id", "message", ["conversation_id", "id"])
     with op.batch_alter_table("attachment") as batch:
         batch.add_column(sa.Column("position", sa.Integer(), nullable=False, server_default="0"))
     if op.get_bind().dialect.name == "sqlite":  # a hub on PostgreSQL began with this step
