@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# One more than there are cores: some tests wait for a server most of their time.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,7 +49,7 @@ run: setup ## Start the hub with config.yaml; prints its address and how to log 
 	@$(BIN)/hub serve $(ARGS)
 
 test: tools system-packages ## Run the tests, with Chromium and PostgreSQL where they can be had (ARGS="-k name" narrows)
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: tools ## Check style, format and types
 	$(BIN)/ruff check .

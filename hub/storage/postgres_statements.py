@@ -121,7 +121,12 @@ def look_up(query: Query) -> Asked:
 
 # --- locks: over the whole batch, in one fixed order, before anything is looked up ---
 
-LOCK_KEYS = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
+
+def begin(locks: Sequence[int]) -> str:
+    """Begin, and take the locks on keys in their order: numbers written out, so that it is one crossing."""
+    numbers = ",".join(str(int(number)) for number in locks)
+    return f"BEGIN; SELECT pg_advisory_xact_lock(key) FROM unnest(ARRAY[{numbers}]::bigint[]) AS key" if numbers else "BEGIN"  # noqa: S608
+
 
 # What a batch names -> the conversations that may change with it.
 _TOUCHED: dict[str, str] = {

@@ -10,17 +10,19 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
 import structlog
 
 from hub.policy import Policy
+from hub.storage import postgres_ahead
 from hub.storage import postgres_statements as statements
 from hub.storage.facts import Facts, Needs, React, Work, decide_one, gather
 from hub.storage.lookups import Query, Rows, look_up
 from hub.storage.postgres import LOST, POINT_QUERIES, connect
+from hub.storage.postgres_ahead import Ahead
 from hub.storage.writer import MAX_AGE, Clock, OnCommit, StorageBusy, Unit, admit, answer, wall_clock
 
 log = structlog.get_logger("hub.storage")
@@ -66,7 +68,7 @@ class DrawnIds:
             wanted.append(max(0, enough - len(kept)))
         return wanted
 
-    def keep(self, drawn: list[list[int]]) -> None:
+    def keep(self, drawn: Sequence[list[int]]) -> None:
         for table, numbers in zip(statements.DRAWN, drawn, strict=True):
             self._kept[table].extend(numbers)
 
@@ -242,12 +244,12 @@ class PostgresWriter:
         self, connection: asyncpg.Connection[Any], batch: list[Unit], more: dict[str, int], also: set[int]
     ) -> tuple[list[tuple[Unit, Any]], Facts]:
         needs = gather(unit.work for unit in batch)
-        await connection.execute("BEGIN")
         locked = await self._lock(connection, needs, also)
-        now, *drawn = await connection.fetchrow(statements.DRAW, *self._ids.wanted(len(batch), more))
-        self._ids.keep(drawn)
-        facts = Facts(self._own_clock() if self._own_clock is not None else now, self.policy, self._ids)
-        touched = await self._read(connection, needs, facts, locked)
+        statement, arguments = postgres_ahead.ask(needs, self._ids.wanted(len(batch), more), locked)
+        ahead = Ahead(await connection.fetchrow(statement, *arguments), locked)
+        self._ids.keep(ahead.drawn)
+        facts = Facts(self._own_clock() if self._own_clock is not None else ahead.now, self.policy, self._ids)
+        touched = await self._read(connection, needs, facts, locked, ahead)
         if not touched <= locked:
             # Somebody was joined, or wrote for the first time, between the lock and the look.
             raise _MoreToLock(touched - locked)
@@ -270,16 +272,14 @@ class PostgresWriter:
             raise _Undecided(error) from error  # whatever it is, it is not the database's
 
     async def _lock(self, connection: asyncpg.Connection[Any], needs: Needs, also: set[int]) -> set[int]:
-        """Take the batch's locks; the ids of the conversations locked."""
-        keys = statements.key_locks(needs)
-        if keys:
-            await connection.execute(statements.LOCK_KEYS, keys)
+        """Begin, and take the batch's locks; the ids of the conversations locked."""
+        await connection.execute(statements.begin(statements.key_locks(needs)))
         asked = statements.lock_conversations(needs, also)
         if asked is None:
             return set()
         return {row[0] for row in await connection.fetch(asked[0], *asked[1])}
 
-    async def _read(self, connection: asyncpg.Connection[Any], needs: Needs, facts: Facts, locked: set[int]) -> set[int]:
+    async def _read(self, connection: asyncpg.Connection[Any], needs: Needs, facts: Facts, locked: set[int], ahead: Ahead) -> set[int]:
         """Look everything up; the conversations it belongs to."""
         touched: set[int | None] = set()
         asking = look_up(needs, facts)
@@ -287,7 +287,10 @@ class PostgresWriter:
         with contextlib.suppress(StopIteration):
             query = next(asking)
             while True:
-                if query.name == "claim":
+                known = ahead.answer(query)
+                if known is not None:
+                    rows = known
+                elif query.name == "claim":
                     rows = await self._claim(connection, query, locked)
                 else:
                     statement, arguments = statements.look_up(query)
