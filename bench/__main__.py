@@ -38,8 +38,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of every part (default 5; fewer say little)")
     parser.add_argument("--starts", type=int, default=5, help="starts of each configuration (default 5)")
     parser.add_argument("--directory", type=Path, default=Path("data"), help="where the databases go while measuring (default data)")
-    parser.add_argument("--conversations", type=int, default=Volumes.conversations, help="in the filled databases")
-    parser.add_argument("--messages", type=int, default=Volumes.messages, help="in the filled databases")
+    parser.add_argument("--conversations", type=int, default=Volumes().conversations, help="in the filled databases")
+    parser.add_argument("--messages", type=int, default=Volumes().messages, help="in the filled databases")
     parser.add_argument("--profile", nargs="?", const="sqlite", choices=profiling.ENGINES, help="profile ingest instead of measuring")
     return parser.parse_args()
 

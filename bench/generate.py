@@ -271,8 +271,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sqlite", type=Path, help="a new file")
     parser.add_argument("--postgres", help="the URL of a new, empty database")
-    parser.add_argument("--conversations", type=int, default=Volumes.conversations)
-    parser.add_argument("--messages", type=int, default=Volumes.messages)
+    parser.add_argument("--conversations", type=int, default=Volumes().conversations)
+    parser.add_argument("--messages", type=int, default=Volumes().messages)
     options = parser.parse_args()
     volumes, now = Volumes(options.conversations, options.messages), time.time_ns() // 1_000
     if options.sqlite:

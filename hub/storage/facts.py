@@ -60,7 +60,7 @@ class Counting:
         return number
 
 
-FURTHEST = 7_200 * 1_000_000  # microseconds: no delivery is ever put off for so long
+FURTHEST = 4_200 * 1_000_000  # microseconds: no delivery is ever put off for so long (an hour asked for, and its jitter)
 
 
 def is_due(due_at: int, now: int) -> bool:

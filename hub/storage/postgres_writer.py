@@ -23,7 +23,7 @@ from hub.storage.facts import Facts, Needs, React, Work, decide_one, gather
 from hub.storage.lookups import Query, Rows, look_up
 from hub.storage.postgres import LOST, POINT_QUERIES, connect
 from hub.storage.postgres_ahead import Ahead
-from hub.storage.writer import MAX_AGE, Clock, OnCommit, StorageBusy, Unit, admit, answer, wall_clock
+from hub.storage.writer import MAX_AGE, Clock, OnCommit, StorageBusy, Unit, Unstorable, admit, answer, wall_clock
 
 log = structlog.get_logger("hub.storage")
 
@@ -166,7 +166,7 @@ class PostgresWriter:
                 left, self._waiting = list(self._waiting), deque()
                 answer([(unit, StorageBusy(f"The database writer stopped: {type(error).__name__}.")) for unit in (*batch, *left)])
                 if isinstance(error, Exception):
-                    log.exception("writer died")
+                    log.error("writer died", error=type(error).__name__)
                     return self._on_death(error)
                 raise
             finally:
@@ -230,6 +230,8 @@ class PostgresWriter:
 
     async def _one_by_one(self, batch: list[Unit], error: Exception) -> bool:
         if len(batch) == 1:
+            if isinstance(error, asyncpg.PostgresError):
+                error = Unstorable(f"PostgreSQL cannot hold it ({type(error).__name__}).")
             answer([(batch[0], error)])
             return True
         for done, unit in enumerate(batch, 1):

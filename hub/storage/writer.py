@@ -27,6 +27,12 @@ class StorageBusy(Exception):
     say): the sender should try again, and what was stored after all is recognised by its key."""
 
 
+class Unstorable(Exception):
+    """The database cannot hold what one unit of work would write. Nothing of it was stored; trying again does not help.
+
+    Without the database's own words: they quote values."""
+
+
 class Writer(Protocol):
     """Where decisions become rows."""
 
