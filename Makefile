@@ -49,7 +49,7 @@ run: setup ## Start the hub with config.yaml; prints its address and how to log 
 	@$(BIN)/hub serve $(ARGS)
 
 test: tools system-packages ## Run the tests, with Chromium and PostgreSQL where they can be had (ARGS="-k name" narrows)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: tools ## Check style, format and types
 	$(BIN)/ruff check .
