@@ -41,7 +41,6 @@ class Follower:
         self._told = asyncio.Event()
         self._connection: asyncpg.Connection[Any] | None = None
         self._task: asyncio.Task[None] | None = None
-        self.confirmed = 0.0  # when, by the loop's clock, everything committed until then was known here
 
     async def start(self, after: int) -> None:
         """Begin with what follows event number `after`. Raises OSError or asyncpg.PostgresError."""
@@ -91,9 +90,7 @@ class Follower:
         index = SearchIndex(connection)
         while True:
             self._told.clear()
-            began = asyncio.get_running_loop().time()
             await self._catch_up(connection)
-            self.confirmed = began
             while index.behind(self._last) and await index.step(self._last):
                 pass
             # Index the rest after a quiet moment: between two single messages it would hold up the second one.
