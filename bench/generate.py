@@ -126,9 +126,9 @@ def rows(volumes: Volumes, now: int) -> Iterator[Table]:
     yield "agent_session", iter([(digest(SESSION), ME, "c" * 43, now, now, now + 7 * DAY)])
     yield "api_token", iter([(1, "bench", digest(TOKEN), now, None)])
     yield "channel", iter([(1, "sms", None, "")])
-    yield "customer", ((n, f"Person {n}" if n % 4 else "", first_at[n], 1 if n in held else 2, None) for n in people)
+    yield "customer", ((n, f"Person {n}" if n % 4 else "", first_at[n], 1 if n in held else 2, None, "") for n in people)
     yield "identifier", _identifiers(people, first_at, last_at)
-    yield "evidence", ((n, n, None, "channel", f"message:{n}", first_at[n]) for n in people)
+    yield "evidence", ((n, n, None, "channel", f"message:{n}", first_at[n], None) for n in people)
     said = [texts.one() for _ in range(4_096)]
     yield (
         "ticket",
@@ -139,6 +139,7 @@ def rows(volumes: Volumes, now: int) -> Iterator[Table]:
                 now + DAY if statuses[n] == "snoozed" else None,
                 last_at[n] if n in held and last_in[n] == preview[n] else None,
                 last_in[n],
+                n,
             )
             for n in people
         ),
@@ -149,7 +150,7 @@ def rows(volumes: Volumes, now: int) -> Iterator[Table]:
     yield "event", _events(speakers, directions, began, step)
     lease = now + 7 * DAY
     placed = [(n, who, "open_ticket", f"ticket:{who}", first_at[who]) for n, who in enumerate(unresolved, 1)]
-    yield "hold", ((n, who, why, source, '{"brand": "default"}', at, lease, None) for n, who, why, source, at in placed)
+    yield "hold", ((n, who, why, source, '{"brand": "default"}', at, lease, None, who) for n, who, why, source, at in placed)
     yield "hold_ledger", ((n, who, n, "placed", why, source, 1, at, lease) for n, who, why, source, at in placed)
     # One in fifty has something ME has not seen.
     yield "read_marker", ((n, ME, last_in[n] if n % 50 else 0) for n in people)
@@ -159,11 +160,11 @@ def _identifiers(people: Sequence[int], first_at: list[int], last_at: list[int])
     """A phone number each; three in ten have an e-mail address too."""
     for n in people:
         number = traffic.phone(n)
-        yield (n, "phone", "", number, "proven", 0, n, "channel", number, first_at[n], last_at[n])
+        yield (n, "phone", "", number, "proven", 0, n, "channel", number, first_at[n], last_at[n], n, None, None)
     for n in people:
         if n % 10 < 3:
             mail = f"person{n}@example.com"
-            yield (len(people) + n, "email", "", mail, "proven", 0, n, "dmarc", mail, first_at[n], last_at[n])
+            yield (len(people) + n, "email", "", mail, "proven", 0, n, "dmarc", mail, first_at[n], last_at[n], n, None, None)
 
 
 def _messages(speakers: list[int], directions: list[str], texts: Texts, began: int, step: int) -> Iterator[tuple[Any, ...]]:
@@ -171,6 +172,7 @@ def _messages(speakers: list[int], directions: list[str], texts: Texts, began: i
     blank: list[Any] = [""] * len(places)
     for name in ("html", "agent_id", "sent_at", "mail_id", "provider_id", "draft_key", "raw_id"):
         blank[places[name]] = None
+    blank[places["placed"]] = False
     status = {"in": "received", "out": "delivered", "note": "noted"}
     order = [places[name] for name in ("id", "conversation_id", "ticket_id", "direction", "status", "text", "created_at", "channel_id")]
     who, agent = places["identifier_id"], places["agent_id"]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from connectors.shared.twilio import TwilioMessaging
 from hub.contract import Claim, Proof
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")  # ITU-T E.164: at most 15 digits
+
+# The words Twilio acts on by itself, as the whole message (https://help.twilio.com/articles/223134027); it says so in `OptOutType`
+# only with Advanced Opt-Out.
+_STOP = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT"})
+_START = frozenset({"START", "YES", "UNSTOP"})
 
 
 class TwilioSms(TwilioMessaging):
@@ -25,3 +30,8 @@ class TwilioSms(TwilioMessaging):
     def claims(self, address: str, form: Mapping[str, str]) -> tuple[Claim, ...]:
         """The sender's number; a short code or a word (`AMAZON`) names a company's system and is no one's phone."""
         return (Claim("phone" if _E164.fullmatch(address) else "sender_word", address, Proof.CHANNEL),)
+
+    def opts(self, form: Mapping[str, str]) -> Literal["", "out", "in"]:
+        """As Twilio judged it, else by the words it acts on: then its own network lets nothing through any more."""
+        word = form.get("Body", "").strip().upper()
+        return super().opts(form) or ("out" if word in _STOP else "in" if word in _START else "")

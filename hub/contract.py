@@ -129,9 +129,10 @@ class InboundMessage:
     in_reply_to: str = ""
     references: tuple[str, ...] = ()
     reply_token: str = ""  # what stood behind the `+` of our own address, unchecked
-    recipients: tuple[str, ...] = ()  # To and Cc, addresses only
+    recipients: tuple[str, ...] = ()  # To and Cc, addresses only: they may be shown this mail, and prove nothing
     automatic: str = ""
     doubt: str = ""
+    opts: Literal["", "out", "in"] = ""  # the channel's own word for "write to me no more" (a STOP), or for taking it back
     original: bytes | None = None  # the whole mail as it came, or the webhook it would have been, where the request is not already that
 
 
@@ -142,6 +143,16 @@ class Identified:
     provider_key: str
     claims: tuple[Claim, ...]
     sender_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderChanged:
+    """What identified somebody until now does so no more: a carrier disconnected the number, or (with `present`) a WhatsApp user
+    took another one and the channel names what identifies them from now on."""
+
+    provider_key: str
+    previous: tuple[Claim, ...]
+    present: tuple[Claim, ...] = ()
 
 
 class MessageStatus(StrEnum):
@@ -173,7 +184,7 @@ class Ignored:
     reason: str
 
 
-Inbound = InboundMessage | Identified | DeliveryUpdate | Ignored
+Inbound = InboundMessage | Identified | HolderChanged | DeliveryUpdate | Ignored
 
 
 class Unparseable(Exception):
@@ -208,6 +219,7 @@ class OutboundMessage:
     references: tuple[str, ...] = ()
     reply_token: str = ""
     quoted: str = ""  # the text being answered, for mail's quoted context
+    cc: tuple[str, ...] = ()  # who else an agent chose to send this mail to
 
 
 @dataclass(frozen=True, slots=True)

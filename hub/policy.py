@@ -9,6 +9,10 @@ SECOND = 1_000_000  # all times are microseconds
 DAY = 86_400 * SECOND
 
 
+class Refusal(Exception):
+    """What was asked cannot be done; the text says why, for the person who asked. Nothing was changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelRule:
     """What a decision may know of a channel: never its name's meaning."""
@@ -33,6 +37,10 @@ class Policy:
     rooms: tuple[str, ...] = ()
     destinations: tuple[str, ...] = ()
     channels: Mapping[int, ChannelRule] = field(default_factory=dict)
+    region: str = ""  # ISO 3166 country of numbers that people write without one
+    own_domains: frozenset[str] = frozenset()  # whoever mails from there is one of us, and no customer
+    own_addresses: frozenset[str] = frozenset()
+    claims_held: int = 3  # addresses held for what one customer merely claims; 0: none
     mail_domain: str = "hub.invalid"  # right side of the Message-IDs we write
     signatures_kept: int = 1_000  # requests with a bad signature kept per channel
     signatures_kept_for: int = 30 * DAY

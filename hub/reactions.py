@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hub.delivery.owed import fetch_media, send_reply, show_card, show_cards, tell_destinations
-from hub.holds.ledger import on_identity, on_joined, on_resolved, on_unresolved
+from hub.holds.ledger import on_identity, on_joined, on_parted, on_resolved, on_unresolved
 from hub.storage.facts import Facts, React
 from hub.storage.records import Event
 
@@ -17,7 +17,10 @@ REACTIONS: dict[str, tuple[React, ...]] = {
     "ticket.snoozed": (show_card,),
     "ticket.woken": (show_card,),
     "customer.identified": (on_identity,),
-    "customer.joined": (on_joined, show_cards),
+    "customer.merged": (on_joined, show_cards),
+    "customer.unmerged": (on_parted, show_cards),
+    "customer.split": (on_parted, show_cards),
+    "ticket.moved": (on_parted, show_cards),
     "hold.placed": (tell_destinations,),
     "hold.renewed": (tell_destinations,),
     "hold.released": (tell_destinations,),

@@ -21,6 +21,7 @@ def stated() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             called = isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("emit", "state", "_step")
             chosen = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "event"
+            chosen = chosen or (isinstance(node, ast.keyword) and node.arg == "event")
             if called or chosen:
                 constants = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant) and isinstance(inner.value, str))
                 names.update(name for name in constants if re.fullmatch(r"[a-z]+\.[a-z_]+", name))

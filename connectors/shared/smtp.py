@@ -142,6 +142,7 @@ def build(message: OutboundMessage, settings: EmailSettings) -> bytes:
     subject = _checked("subject", message.subject)
     name = _checked("sender name", settings.sender_name or message.sender_name)
     to = recipient(_checked("recipient", message.to))
+    copies = [recipient(_checked("copy", address)) for address in message.cc]
     ids = {"Message-ID": (message.message_id,), "In-Reply-To": (message.in_reply_to,), "References": message.references}
     for header, values in ids.items():
         for value in filter(None, values):
@@ -153,6 +154,7 @@ def build(message: OutboundMessage, settings: EmailSettings) -> bytes:
     lines = [
         ("From", _mailbox(name, settings.address)),
         ("To", to),
+        ("Cc", ",\r\n ".join(copies)),
         ("Subject", _words(subject, "Subject")),
         ("Date", formatdate()),
         ("Message-ID", message.message_id),
@@ -209,7 +211,8 @@ async def send_mail(message: OutboundMessage, settings: EmailSettings) -> Sent:
         await client.connect()
         options = [f"size={len(raw)}"] if client.supports_extension("size") else []
         await client.mail(settings.address, options=options)
-        await client.rcpt(recipient(message.to))
+        for address in (message.to, *message.cc):
+            await client.rcpt(recipient(address))
         data_begun = True
         await client.data(raw, timeout=DATA_TIMEOUT)
     except aiosmtplib.SMTPConnectError as error:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from email.message import Message as Headers
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from pydantic import ConfigDict, SecretStr, field_validator, model_validator
@@ -176,7 +176,13 @@ class TwilioMessaging(ABC):
             text=_text(form),
             sender_name=_clean(form.get("ProfileName", "")),
             attachments=_attachments(form),
+            opts=self.opts(form),
         )
+
+    def opts(self, form: Mapping[str, str]) -> Literal["", "out", "in"]:
+        """Whether this is a word by which people stop (or take up again) what they are sent here, as Twilio itself judged it: its
+        `OptOutType` with Advanced Opt-Out (https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out)."""
+        return _OPT_OUT_TYPES.get(form.get("OptOutType", "").upper(), "")
 
     # --- going out ---
 
@@ -394,6 +400,9 @@ def _found(resource: Resource) -> DeliveryUpdate:
         provider_message_id=str(resource["sid"]),
         error=explain(code, _clean(str(resource.get("error_message") or ""))) if failed else "",
     )
+
+
+_OPT_OUT_TYPES: dict[str, Literal["", "out", "in"]] = {"STOP": "out", "START": "in"}
 
 
 def _text(form: Mapping[str, str]) -> str:

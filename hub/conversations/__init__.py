@@ -1,5 +1,5 @@
 """Conversations: what a message becomes, which ticket it belongs to, what agents do with it."""
 
+from hub.policy import Refusal
 
-class Refusal(Exception):
-    """What was asked cannot be done; the text says why, for the person who asked. Nothing was changed."""
+__all__ = ["Refusal"]

@@ -13,10 +13,12 @@ from typing import Protocol
 from hub.conversations import Refusal, tickets
 from hub.conversations.ingest import preview
 from hub.conversations.text import storable
+from hub.customers.canonical import canonical
+from hub.customers.opt_outs import opted_out
 from hub.customers.resolution import PROVEN
 from hub.policy import ChannelRule
 from hub.storage.facts import Facts, Needs
-from hub.storage.records import Attachment, Identifier, Message, ReadMarker, Ticket
+from hub.storage.records import Attachment, Identifier, Message, MessageCopy, ReadMarker, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,16 @@ class Reached(Protocol):
     @property
     def site(self) -> str: ...
 
+    @property
+    def ended_at(self) -> int | None: ...
+
 
 def reachable(rule: ChannelRule, identifier: Reached) -> bool:
-    """Whether a channel can write to an identifier; an account of another site never sees what a site's chat says."""
-    return identifier.kind in rule.reaches and (not rule.site or identifier.site in ("", rule.site))
+    """Whether a channel can write to an identifier: not to another site's account, nor to a number that is somebody else's by now."""
+    return identifier.kind in rule.reaches and (not rule.site or identifier.site in ("", rule.site)) and identifier.ended_at is None
+
+
+MOST_COPIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +83,13 @@ class Reply:
     channel_id: int | None = None  # None: the channel the customer last wrote on
     identifier_id: int | None = None  # None: the address they wrote from, or the best one on that channel
     attachments: tuple[NewFile, ...] = ()
+    cc: tuple[str, ...] = ()  # mail only: who else gets it, by the agent's choice
     seen_message_id: int | None = None  # the last customer message the agent saw; refused when there is a newer one
 
     def needs(self, needs: Needs) -> None:
         needs.tickets.add(self.ticket_id)
         needs.drafts.add(self.draft_key)
+        needs.ways_out = True
 
     def decide(self, facts: Facts) -> Replied:
         sent = facts.by_draft.get(self.draft_key)
@@ -91,6 +101,11 @@ class Reply:
         if self.seen_message_id is not None and (ticket.last_inbound_id or 0) > self.seen_message_id:
             raise Refusal("The customer wrote again while you were answering. Read it, then send.")
         rule, identifier = self._way_out(ticket, facts)
+        if opted_out(identifier, rule.id, facts) is not None:
+            raise Refusal(
+                f"{identifier.address} sent a stop word to {rule.label}: nothing may be written there until they send START. "
+                "Answer on another channel."
+            )
         message = Message(
             id=facts.new_id("message"),
             conversation_id=ticket.conversation_id,
@@ -104,10 +119,13 @@ class Reply:
             agent_id=self.agent_id,
             draft_key=self.draft_key,
         )
+        copies = self._copies(rule, identifier)
         if rule.mails:
             unique = hashlib.sha256(self.draft_key.encode()).hexdigest()[:20]
             message.mail_id = f"<{message.id}.{unique}@{facts.policy.mail_domain}>"
         facts.add_message(message)
+        for value, given in copies.items():
+            facts.insert(MessageCopy(message.id, value, given))
         for number, file in enumerate(self.attachments):
             id_ = hashlib.sha256(f"{self.draft_key}:{number}:{file.sha256}".encode()).hexdigest()[:32]
             facts.insert(
@@ -131,6 +149,17 @@ class Reply:
         if ticket.assignee_id is None and ticket.status != "resolved":
             _assign(ticket, self.agent_id, self.agent_id, facts)
         return Replied(message.id, duplicate=False)
+
+    def _copies(self, rule: ChannelRule, identifier: Identifier) -> dict[str, str]:
+        if self.cc and not rule.mails:
+            raise Refusal(f"{rule.label} knows no copies. Leave Cc empty, or answer by mail.")
+        if len(self.cc) > MOST_COPIES:
+            raise Refusal(f"Copies go to {MOST_COPIES} addresses at most.")
+        copies = {address: canonical("email", address) for address in self.cc}
+        wrong = [address for address, value in copies.items() if value is None]
+        if wrong:
+            raise Refusal(f"{wrong[0]} is no mail address. Nothing was sent.")
+        return {value: address for address, value in copies.items() if value is not None and value != identifier.value}
 
     def _way_out(self, ticket: Ticket, facts: Facts) -> tuple[ChannelRule, Identifier]:
         rule = facts.policy.channels.get(self.channel_id if self.channel_id is not None else ticket.channel_id)

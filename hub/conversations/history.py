@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, case, func, literal, literal_column, select, text, union_all
+from sqlalchemy import Select, case, func, literal, literal_column, or_, select, text, union_all
 
 from hub.storage.tables import metadata
 
@@ -19,6 +19,7 @@ evidence = metadata.tables["evidence"]
 attachment = metadata.tables["attachment"]
 event = metadata.tables["event"]
 hold = metadata.tables["hold"]
+customer = metadata.tables["customer"]
 hold_ledger = metadata.tables["hold_ledger"]
 delivery = metadata.tables["delivery"]
 
@@ -58,7 +59,9 @@ TOLD = (
     "ticket.assigned",
     "ticket.snoozed",
     "ticket.woken",
-    "customer.joined",
+    "customer.merged",
+    "customer.unmerged",
+    "customer.split",
     "hold.placed",
     "hold.released",
 )
@@ -67,11 +70,16 @@ _by_customer = next(index for index in event.indexes if index.name == "ix_event_
 _HISTORY = text(str(_by_customer.dialect_options["sqlite"]["where"].compile(compile_kwargs={"literal_binds": True})))
 
 
+def homes(customer_id: int) -> Select[Any]:
+    """A live customer's nodes, itself among them: what is over keeps the node it happened to."""
+    return select(customer.c.id).where(or_(customer.c.id == customer_id, customer.c.merged_into == customer_id))
+
+
 def events(customer_id: int, since: int | None, until: int | None) -> Select[Any]:
     """What happened to a customer's tickets and holds in [since, until), newest first; an open end is None."""
     statement = (
         select(event.c.seq, event.c.type, event.c.at, event.c.ticket_id, event.c.message_id, event.c.agent_id, event.c.data)
-        .where(event.c.customer_id == customer_id, _HISTORY, event.c.type.in_(TOLD))
+        .where(event.c.customer_id.in_(homes(customer_id)), _HISTORY, event.c.type.in_(TOLD))
         .order_by(event.c.seq.desc())
         .limit(EVENTS_UPTO)
     )
@@ -121,11 +129,28 @@ def failed_reply(message_id: int) -> Select[Any]:
 
 def identifiers(customer_id: int) -> Select[Any]:
     """A customer's identifiers, then what they merely claimed (`own` false): at most 60."""
-    names = ("id", "kind", "site", "value", "standing", "proof", "address", "first_seen", "last_proof_at")
+    names = (
+        "id",
+        "kind",
+        "site",
+        "value",
+        "standing",
+        "proof",
+        "address",
+        "first_seen",
+        "last_proof_at",
+        "home_id",
+        "shared_at",
+        "ended_at",
+    )
     columns = [identifier.c[name] for name in names]
     own = select(*columns, literal(1).label("own")).where(identifier.c.customer_id == customer_id)
     speaker = identifier.alias("speaker")
-    said = select(evidence.c.other_id).join(speaker, speaker.c.id == evidence.c.identifier_id).where(speaker.c.customer_id == customer_id)
+    said = (
+        select(evidence.c.other_id)
+        .join(speaker, speaker.c.id == evidence.c.identifier_id)
+        .where(speaker.c.customer_id == customer_id, evidence.c.withdrawn_at.is_(None))
+    )
     claimed = select(*columns, literal(0).label("own")).where(identifier.c.id.in_(said), identifier.c.customer_id.is_(None))
     both = union_all(own, claimed).subquery()
     return select(both).order_by(both.c.own.desc(), both.c.id).limit(60)
@@ -157,7 +182,7 @@ def ledger(customer_id: int) -> Select[Any]:
     names = ("id", "op", "reason", "source", "version", "at", "lease_until")
     return (
         select(*(hold_ledger.c[name] for name in names))
-        .where(hold_ledger.c.customer_id == customer_id)
+        .where(hold_ledger.c.customer_id.in_(homes(customer_id)))
         .order_by(hold_ledger.c.id.desc())
         .limit(6)
     )

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from hub.contract import DeliveryUpdate, Identified, Ignored, Inbound, InboundMessage
+from hub.contract import DeliveryUpdate, HolderChanged, Identified, Ignored, Inbound, InboundMessage
 from hub.conversations import tickets
-from hub.customers.resolution import Known, Sender, need, resolve, weigh
+from hub.customers import opt_outs
+from hub.customers.bonds import home_of
+from hub.customers.canonical import canonical
+from hub.customers.resolution import Known, NoSender, Sender, need, reassign, resolve, weigh
 from hub.delivery import states
+from hub.policy import Policy
 from hub.storage.facts import Facts, Needs
-from hub.storage.records import Attachment, Dedupe, Message, RawRequest, Ticket
+from hub.storage.records import Attachment, Dedupe, Message, MessageCopy, RawRequest, Ticket
 
 PREVIEW = 140
 
@@ -52,6 +56,8 @@ class Item:
 
     said: Inbound
     known: tuple[Known, ...] = ()
+    present: tuple[Known, ...] = ()  # of a change of holder: who they are from now on
+    copies: tuple[tuple[str, str], ...] = ()  # (canonical, as given) addresses a mail went to beside ours
     files: tuple[StoredFile, ...] = ()
     answers: int | None = None  # the ticket a valid reply token names
     trusted: bool = True  # False where the signature was only observed: such a request proves nothing
@@ -63,10 +69,34 @@ class Outcome:
     duplicates: int
 
 
-def item(said: Inbound, trusted: bool, files: tuple[StoredFile, ...] = (), token: tuple[int, int] | None = None) -> Item:
+def item(
+    said: Inbound,
+    trusted: bool,
+    files: tuple[StoredFile, ...] = (),
+    token: tuple[int, int] | None = None,
+    policy: Policy = Policy(),  # noqa: B008  (frozen)
+) -> Item:
     """Prepare what a connector parsed; `trusted` is False where the signature was only observed. Raises NoSender."""
-    known = weigh(said.claims, trusted) if isinstance(said, InboundMessage | Identified) else ()
-    return Item(said, known, files, token[0] if token else None, trusted)
+    if isinstance(said, HolderChanged):
+        return Item(said, weigh(said.previous, trusted), weigh(said.present, trusted) if said.present else (), trusted=trusted)
+    if not isinstance(said, InboundMessage | Identified):
+        return Item(said, trusted=trusted)
+    known = weigh(said.claims, trusted, policy.region)
+    if not isinstance(said, InboundMessage):
+        return Item(said, known, trusted=trusted)
+    if known[0].kind == "email" and is_own(known[0].value, policy):
+        raise NoSender(f"{known[0].value} is one of our own addresses: what we write to ourselves is no customer's message.")
+    copies = {value: given for given in reversed(said.recipients) if (value := canonical("email", given)) is not None}
+    foreign = sorted((value, given) for value, given in copies.items() if value != known[0].value and not is_own(value, policy))
+    return Item(said, known, (), tuple(foreign[:MOST_COPIES]), files, token[0] if token else None, trusted)
+
+
+MOST_COPIES = 50  # of a mail to a crowd, nobody is kept as a participant of it all
+
+
+def is_own(address: str, policy: Policy) -> bool:
+    """Whether a canonical e-mail address is the business's: one of its mailboxes, or at a domain only its people write from."""
+    return address in policy.own_addresses or address.rpartition("@")[2] in policy.own_domains
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +112,12 @@ class Ingest:
             said = entry.said
             needs.dedupe.add((self.channel_id, said.provider_key))
             need(entry.known, needs)
+            if isinstance(said, HolderChanged):
+                need(entry.present, needs)
+                needs.together.add(tuple(claim.key for claim in (*entry.known, *entry.present)))
             if isinstance(said, InboundMessage):
+                if said.opts:
+                    needs.opt_outs.add((entry.known[0].kind, entry.known[0].value))
                 if entry.answers is not None:
                     needs.tickets.add(entry.answers)
                 if said.in_reply_to:
@@ -118,6 +153,8 @@ class Ingest:
                 self._message(entry, said, raw_id, facts)
             elif isinstance(said, Identified):
                 resolve(entry.known, said.sender_name, f"identified:{self.channel_id}", facts)
+            elif isinstance(said, HolderChanged):
+                reassign(entry.known, entry.present, f"notice:{self.channel_id}", facts)
             elif isinstance(said, DeliveryUpdate):
                 _delivery(said, self.channel_id, facts)
             else:
@@ -168,6 +205,10 @@ class Ingest:
             raw_id=raw_id,
         )
         facts.add_message(message)
+        for value, given in entry.copies:
+            facts.insert(MessageCopy(message_id, value, given))
+        if said.opts:
+            opt_outs.note(said.opts == "out", entry.known[0], self.channel_id, message_id, facts)
         for position, file in enumerate(entry.files):
             state = "stored" if file.sha256 else "pending"
             facts.insert(
@@ -209,6 +250,8 @@ class Ingest:
             # nobody and calls nobody, and still is found in a view (some contact forms mark what people wrote as automatic).
             return preferred or tickets.latest(own) or self._new_ticket(said, sender, "resolved", facts), "rests"
         chosen = tickets.choose(own, preferred, facts.now, facts.policy)
+        if opt_outs.matters(said.opts, entry.known[0], self.channel_id, facts):  # a stop word asks for nothing but to be heeded
+            return chosen or preferred or tickets.latest(own) or self._new_ticket(said, sender, "resolved", facts), "rests"
         if tickets.is_bare_thanks(said.text) and not said.attachments:
             thanked = chosen or preferred or tickets.latest(own)
             if thanked is not None and not tickets.is_unresolved(thanked):
@@ -230,6 +273,7 @@ class Ingest:
             last_at=facts.now,
             preview="",
             resolved_at=facts.now if status == "resolved" else None,
+            home_id=home_of(sender.identifier),
         )
         facts.add_ticket(ticket)
         return ticket

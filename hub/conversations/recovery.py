@@ -225,14 +225,14 @@ class Recovery:
         return stored
 
     async def _store(self, bound: BoundChannel, said: InboundMessage) -> Outcome:
-        entry = await prepare(said, True, self._blobs, self._token_names)
+        entry = await prepare(said, True, self._writer.policy, self._blobs, self._token_names)
         raw = Raw(self._writer.clock(), LISTED, "POST", _url(bound), "{}", said.original)
         return await self._writer.run(Ingest(bound.rule.id, (entry,), raw))
 
     async def _set_aside(self, bound: BoundChannel, said: InboundMessage, error: Exception) -> None:
         """Kept like a webhook that could not be used: shown, and replayable after a fix."""
         if isinstance(error, NoSender):
-            reason = "The sender's address is none that could be answered."
+            reason = str(error)
         else:
             log.error("a listed message could not be stored", channel=bound.rule.name, error=type(error).__name__)
             reason = f"Our own code failed ({type(error).__name__}). Replay after a fix."

@@ -70,7 +70,9 @@ EVENT_ICON: dict[str, str] = {
     "ticket.assigned": "user",
     "ticket.snoozed": "clock",
     "ticket.woken": "bell",
-    "customer.joined": "merge",
+    "customer.merged": "merge",
+    "customer.unmerged": "split",
+    "customer.split": "split",
     "hold.placed": "pause",
     "hold.released": "play",
 }
@@ -108,7 +110,9 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         "ticket.opened": f"{number} opened{by}",
         "ticket.reopened": f"{number} reopened" + (by or " by a new message"),
         "ticket.resolved": f"{number} resolved{by}",
-        "customer.joined": f"Another record of this person was joined in{by}",
+        "customer.merged": f"Another record of this person was joined in{by}",
+        "customer.unmerged": f"Two people were taken apart again{by}",
+        "customer.split": f"Part of this record turned out to be somebody else{by}",
     }.get(type, plain(type))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, or_, select, union
 
 from hub.customers.resolution import PROVEN
 from hub.storage.tables import metadata
@@ -18,6 +18,7 @@ _message = metadata.tables["message"]
 _identifier = metadata.tables["identifier"]
 _attachment = metadata.tables["attachment"]
 _agent = metadata.tables["agent"]
+_copy = metadata.tables["message_copy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,6 @@ class ProvedKey:
 
 
 def _proved(keys: Sequence[ProvedKey]) -> ColumnElement[bool]:
-    later = _identifier.alias("later")
-    # A value that passed to a new holder has a new epoch; the old holder's messages stay with the old one.
-    newest = (
-        select(func.max(later.c.epoch))
-        .where(
-            later.c.value == _identifier.c.value,
-            later.c.kind == _identifier.c.kind,
-            later.c.site == _identifier.c.site,
-            later.c.standing == PROVEN,
-        )
-        .scalar_subquery()
-    )
     same = (
         and_(
             _identifier.c.value == key.value,
@@ -51,20 +40,44 @@ def _proved(keys: Sequence[ProvedKey]) -> ColumnElement[bool]:
         )
         for key in keys
     )
-    return and_(or_(false(), *same), _identifier.c.epoch == newest)
+    # A value that passed to a new holder: the old holder's messages stay with the old one. A shared one opens nothing to either.
+    return and_(or_(false(), *same), _identifier.c.ended_at.is_(None), _identifier.c.shared_at.is_(None))
 
 
 def _of_identifier() -> ColumnElement[bool]:
-    # The conversation finds the rows (there is no index on the identifier), the identifier decides.
-    return and_(_message.c.conversation_id == _identifier.c.customer_id, _message.c.identifier_id == _identifier.c.id)
+    # The conversation finds the rows (there is no index on the identifier), the identifier decides; what an agent gave to another
+    # customer has an index of its own.
+    here = and_(_message.c.conversation_id == _identifier.c.customer_id, _message.c.identifier_id == _identifier.c.id)
+    return or_(here, and_(_message.c.placed, _message.c.identifier_id == _identifier.c.id))
 
 
 def _visible(keys: Sequence[ProvedKey], channel_ids: Sequence[int]) -> ColumnElement[bool]:
-    return and_(
-        _proved(keys),
-        _message.c.channel_id.in_(channel_ids),
-        or_(_message.c.direction == "in", and_(_message.c.direction == "out", _message.c.status != "failed")),
+    return and_(_proved(keys), _message.c.channel_id.in_(channel_ids), _SHOWN)
+
+
+# A note has no way in, and what did not go out was not said.
+_SHOWN = or_(_message.c.direction == "in", and_(_message.c.direction == "out", _message.c.status != "failed"))
+
+
+def readable(identifier_ids: Sequence[int]) -> Select[tuple[int]]:
+    """The ids of all messages that whoever speaks by these identifiers may be shown, on whatever channel: what they wrote and were
+    written, and the mails a proven address of theirs was copied on. The one rule for histories, quotes and automatic answers."""
+    own = (
+        select(_message.c.id).select_from(_identifier.join(_message, _of_identifier())).where(_identifier.c.id.in_(identifier_ids), _SHOWN)
     )
+    copied = (
+        select(_message.c.id)
+        .select_from(_identifier.join(_copy, _copy.c.value == _identifier.c.value).join(_message, _message.c.id == _copy.c.message_id))
+        .where(
+            _identifier.c.id.in_(identifier_ids),
+            _identifier.c.kind == "email",
+            _identifier.c.standing == PROVEN,
+            _identifier.c.shared_at.is_(None),
+            _identifier.c.ended_at.is_(None),
+            _SHOWN,
+        )
+    )
+    return union(own, copied)  # type: ignore[return-value]
 
 
 def visible_messages(

@@ -1,23 +1,29 @@
 """Whose message is this? The decision, from the claims it carries and the identifiers we know.
 
-People are joined only where one event proves two identifiers at once, and never where the union would hold two accounts of
-one site. What is merely claimed is kept as evidence and joins nothing (law 6).
+People are joined only where one event proves two identifiers at once, and never against the bounds of `joining`. What is merely
+claimed is kept as evidence and joins nothing (law 6); where it points at somebody known, an agent is asked.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hub.contract import PROVING, Claim, Proof
+from hub.customers import bonds, bridging, joining
+from hub.customers.bonds import home_of
 from hub.customers.canonical import canonical
+from hub.customers.joining import ASSERTED, PROVEN, Verdict
 from hub.policy import DAY
 from hub.storage.facts import Facts, IdentifierKey, Needs
 from hub.storage.records import Customer, Evidence, Identifier, JoinLog
 
-PROVEN = "proven"
-ASSERTED = "asserted"
+__all__ = ["ASSERTED", "PROVEN", "Known", "NoSender", "Sender", "let_go", "need", "reassign", "resolve", "weigh"]
+
+# What a person types, or a record holds, may leave out the country; what a channel delivers never does.
+_HOME_FORM = frozenset({Proof.CLAIMED, Proof.OTP, Proof.SEEN, Proof.RECORD, Proof.AGENT})
+# The business's own record ties what belongs to one person; only the hub's own import says so, never a message.
+TYING = PROVING | {Proof.RECORD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +43,28 @@ class Known:
 
 
 class NoSender(Exception):
-    """The sender's own address is not one, so the message belongs to nobody; it must be kept aside."""
+    """The sender's own address is none that could be a customer's, so the message belongs to nobody; it must be kept aside."""
+
+    def __init__(self, reason: str = "The sender's address is none that could be answered.") -> None:
+        super().__init__(reason)
 
 
-def weigh(claims: Iterable[Claim], trusted: bool) -> tuple[Known, ...]:
-    """Canonical claims; an untrusted request (its signature only observed) proves nothing.
+def weigh(claims: Iterable[Claim], trusted: bool, region: str = "", proving: frozenset[Proof] = PROVING) -> tuple[Known, ...]:
+    """Canonical claims; an untrusted request (its signature only observed) proves nothing. `region` is the country (ISO 3166) of
+    numbers that people leave it out of.
 
     Unusable values drop out, but never the first: whatever stands second (a Reply-To, say) must not take the sender's place.
     Raises NoSender.
     """
     known: list[Known] = []
     for claim in claims:
-        value = canonical(claim.kind, claim.value)
+        value = canonical(claim.kind, claim.value, region if claim.proof in _HOME_FORM else "")
         if value is None and not known:
             break
         if value is None:
             continue
-        proof = claim.proof if trusted or claim.proof not in PROVING else Proof.CLAIMED
-        standing = PROVEN if proof in PROVING else ASSERTED
+        proof = claim.proof if trusted or claim.proof not in proving else Proof.CLAIMED
+        standing = PROVEN if proof in proving else ASSERTED
         known.append(Known(claim.kind, claim.site, value, standing, proof.value, claim.value))
     if not known:
         raise NoSender
@@ -62,7 +72,20 @@ def weigh(claims: Iterable[Claim], trusted: bool) -> tuple[Known, ...]:
 
 
 def need(known: Iterable[Known], needs: Needs) -> None:
-    needs.identifiers.update(claim.key for claim in known)
+    proven = []
+    for claim in known:
+        needs.identifiers.add(claim.key)
+        if claim.standing == PROVEN:
+            proven.append(claim.key)
+        else:
+            needs.identifiers.add(_twin(claim))
+    if len(proven) > 1:
+        needs.together.add(tuple(proven))
+
+
+def _twin(claim: Known) -> IdentifierKey:
+    """The same address, where somebody proved it."""
+    return (claim.kind, claim.site, claim.value, PROVEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,83 +94,170 @@ class Sender:
     identifier: Identifier
 
 
-def resolve(known: tuple[Known, ...], name: str, source: str, facts: Facts) -> Sender:
+# The strongest name for a person is the site's own account, then the channel's own id of an account, then an address (which passes
+# on), then a browser session.
+_RANK = {"user_id": 0, "wa_user_id": 1, "device": 3}
+
+
+def _current(key: IdentifierKey, facts: Facts) -> Identifier | None:
+    """The identifier as its present holder has it."""
+    identifier = facts.identifiers.get(key)
+    return identifier if identifier is not None and identifier.ended_at is None else None
+
+
+def _owner(key: IdentifierKey, facts: Facts) -> Customer | None:
+    identifier = _current(key, facts)
+    return facts.live_customer(identifier.customer_id) if identifier is not None and identifier.customer_id is not None else None
+
+
+def resolve(known: tuple[Known, ...], name: str, source: str, facts: Facts, *, actor: str = "hub") -> Sender:
     """The sender's customer, made, found or joined, with the evidence noted. `known[0]` is the sender's own address."""
     own = known[0]
-    proven = [claim for claim in known if claim.standing == PROVEN]
     # An unproven sender threads with itself alone; whatever it says of others is noted and joins nothing.
-    speaking = proven if own.standing == PROVEN else [own]
-    # The strongest name for a person is the site's own account, then an address, then a browser session.
-    speaking = sorted(speaking, key=lambda claim: _RANK.get(claim.kind, 1))
-    customer: Customer | None = None
-    joined: list[Identifier] = []
-    for claim in speaking:
-        identifier = facts.identifiers.get(claim.key)
-        owner = facts.live_customer(identifier.customer_id) if identifier is not None and identifier.customer_id is not None else None
-        if owner is None or owner is customer:
-            continue
-        if len(speaking) > 1 and not _may_be_one(owner, customer, speaking, facts):
-            continue
-        customer = owner if customer is None else join(customer, owner, "proved together", "hub", [claim], facts)
+    proven = [claim for claim in known if claim.standing == PROVEN] if own.standing == PROVEN else [own]
+    party = sorted((claim for claim in proven if _bridges(claim, facts)), key=lambda claim: _RANK.get(claim.kind, 2)) or [own]
+    _let_new_holders_in(party, facts)
+    met = _meet(party, source, facts, actor)
+    customer = met.customer
     if customer is None:
-        customer = Customer(facts.new_id("customer"), name, facts.now)
+        customer = Customer(facts.new_id("customer"), name, facts.now, own_name=name)
         facts.add_customer(customer)
         facts.emit("customer.created", customer_id=customer.id)
-    elif name and not customer.name:
-        customer.name = name
-        facts.change(customer)
-    for claim in speaking:
-        identifier = _hold_identifier(claim, customer, source, facts)
-        if identifier.customer_id == customer.id:
-            joined.append(identifier)
+    held = [(claim, _hold_identifier(claim, customer, met.party, source, facts)) for claim in met.party]
+    joined = [(claim, identifier) for claim, identifier in held if identifier.customer_id == customer.id]
     # The own address of somebody who signed in at another's browser stays the other's: the strongest name answers for it.
-    speaker = next((i for i in joined if (i.kind, i.site, i.value, i.standing) == own.key), joined[0])
-    for other in joined:
-        if other is not speaker:
-            _note(speaker, other, facts, proof=other.proof, source=source)
+    said, speaker = next(((claim, identifier) for claim, identifier in joined if claim is own), joined[0])
+    _tell_name(customer, speaker, name, facts)
+    for claim, other in joined:
+        if other is speaker or _stood_together(speaker, other, facts):
+            continue
+        noted = _append(speaker, other, _how(said, claim), source, facts)
+        if home_of(other) != home_of(speaker):
+            _tie(speaker, other, noted, actor, facts)
     for claim in known:
-        if claim not in speaking:
-            _note(speaker, _claimed(claim, facts), facts, proof=claim.proof, source=source)
+        if claim not in met.party:
+            _note_claim(claim, speaker, customer, source, facts)
+    for other_home, reason in met.asked:
+        if facts.live_customer(other_home) is not customer:
+            bonds.suggest(facts, home_of(speaker), other_home, rule="proof", score=900, reason=reason)
+    if own.standing == ASSERTED and speaker.first_seen == facts.now:
+        _point_at_twin(own, speaker, customer, _UNPROVEN, facts)
     return Sender(customer, speaker)
 
 
-_RANK = {"user_id": 0, "device": 2}
+def _tie(left: Identifier, right: Identifier, evidence: Evidence, actor: str, facts: Facts) -> JoinLog:
+    ends = (left.id, right.id)
+    return bonds.tie(facts, home_of(left), home_of(right), op="join", rule=TOGETHER, actor=actor, evidence=[evidence], by=ends)
 
 
-def _may_be_one(owner: Customer, customer: Customer | None, speaking: Iterable[Known], facts: Facts) -> bool:
-    """Whether the owner of an identifier can be who speaks now, and the customer found so far: nobody has two accounts of a site."""
-    own = _accounts(facts.identifiers_of[owner.id])
-    sites = {site for site, _ in own}
-    if any(site in sites and (site, value) not in own for site, value in _accounts(speaking)):
-        return False
-    return customer is None or sites.isdisjoint(site for site, _ in _accounts(facts.identifiers_of[customer.id]))
-
-
-def _accounts(of: Iterable[Identifier | Known]) -> set[tuple[str, str]]:
-    return {(one.site, one.value) for one in of if one.kind == "user_id" and one.standing == PROVEN}
-
-
-def _hold_identifier(claim: Known, customer: Customer, source: str, facts: Facts) -> Identifier:
+def _bridges(claim: Known, facts: Facts) -> bool:
+    """Whether an identifier may tie people together: no role mailbox, short code or the like, and not known to be two people's."""
     identifier = facts.identifiers.get(claim.key)
-    if identifier is None:
-        identifier = Identifier(
-            facts.new_id("identifier"),
-            claim.kind,
-            claim.site,
-            claim.value,
-            claim.standing,
-            0,
-            customer.id,
-            claim.proof,
-            claim.address,
-            facts.now,
-            facts.now,
-        )
-        facts.add_identifier(identifier)
-        facts.add_evidence(Evidence(facts.new_id("evidence"), identifier.id, None, claim.proof, source, facts.now))
+    return not bridging.why_not(claim.kind, claim.value) and (identifier is None or identifier.shared_at is None)
+
+
+def _let_new_holders_in(party: list[Known], facts: Facts) -> None:
+    """A new WhatsApp account on a number that another one spoke from: the number has a new holder, whom the old history is none of."""
+    accounts = {(claim.site, claim.value) for claim in party if claim.kind == "wa_user_id"}
+    if not accounts:
+        return
+    for claim in party:
+        number = _current(claim.key, facts) if claim.kind == "phone" else None
+        if number is None or number.customer_id is None:
+            continue
+        for other in facts.identifiers_of[number.customer_id]:
+            if other.kind != "wa_user_id" or other.ended_at is not None or (other.site, other.value) in accounts:
+                continue
+            beside = (*facts.evidence_of.get(other.id, ()), *facts.evidence_of.get(number.id, ()))
+            if any({e.identifier_id, e.other_id} == {other.id, number.id} for e in beside):
+                let_go(number, facts)
+                break
+
+
+def let_go(identifier: Identifier, facts: Facts) -> None:
+    """A value passes out of its holder's hands: what came by it stays with the holder, whoever brings it next is somebody else."""
+    identifier.ended_at = facts.now
+    facts.change(identifier)
+    if identifier.customer_id is not None:
+        facts.emit("customer.identified", customer_id=identifier.customer_id)
+
+
+@dataclass(slots=True)
+class _Met:
+    """Whose proven claims these are: the one customer so far, the claims that are theirs, and the homes an agent should be asked about."""
+
+    party: list[Known]
+    customer: Customer | None = None
+    asked: list[tuple[int, str]] = field(default_factory=list)
+
+
+def _meet(party: list[Known], source: str, facts: Facts, actor: str) -> _Met:
+    """Join the customers these proven claims belong to, where nothing speaks against it; who does not belong leaves the party."""
+    met = _Met(list(party))
+    anchor: tuple[Known, Identifier] | None = None
+    for claim in party:
+        identifier, owner = _current(claim.key, facts), _owner(claim.key, facts)
+        if identifier is None or owner is None or owner is met.customer:
+            continue
+        # Who answers to the strongest name speaks; whether the others' owners are the same person is judged.
+        verdict = _judge(claim, party, met.customer, owner, facts) if claim is not party[0] else Verdict.JOIN
+        if verdict is not Verdict.JOIN:
+            rest = next((i for i in facts.identifiers_of[owner.id] if i is not identifier), identifier)
+            if verdict is Verdict.SHARED:
+                bonds.share(facts, identifier)
+            met.party.remove(claim)
+            if verdict is not Verdict.APART:
+                met.asked.append((home_of(rest), _ASKED[verdict].format(identifier.address)))
+        elif met.customer is None or anchor is None:
+            met.customer, anchor = owner, (claim, identifier)
+        else:
+            noted = _append(anchor[1], identifier, _how(anchor[0], claim), source, facts)
+            row = _tie(anchor[1], identifier, noted, actor, facts)
+            met.customer = bonds.join(facts, met.customer, owner, rule=TOGETHER, actor=actor, join_id=row.id)
+    return met
+
+
+TOGETHER = "proved together"
+_ASKED = {
+    Verdict.SHARED: "Both proved {}: it is shared, and joins nobody by itself.",
+    Verdict.PARTED: "Both proved {}, after somebody said that they are two people.",
+    Verdict.MANY: "Both proved {}, and more belongs to one of them than to most people.",
+}
+
+
+def _judge(claim: Known, party: list[Known], customer: Customer | None, owner: Customer, facts: Facts) -> Verdict:
+    left = facts.identifiers_of[customer.id] if customer is not None else []
+    right = facts.identifiers_of[owner.id]
+    ties: list[JoinLog] = []
+    through = 0
+    apart = False
+    if customer is not None or joining.two_accounts(party, right):
+        both = [one for one in (customer, owner) if one is not None]
+        ties = [row for one in both for row in joining.live(facts.ties_of[one.id]) if not _of_browser(row, facts)]
+        identifier = facts.identifiers[claim.key]
+        through = sum(identifier.id in (row.left_identifier, row.right_identifier) for row in ties)
+    if customer is not None:
+        apart = bool(joining.parted(facts.homes_of[customer.id], facts.homes_of[owner.id], facts.cannot_of[customer.id]))
+    return joining.verdict(claim, left, right, speaking=party, parted=apart, ties=ties, tied_by_bridge=through, now=facts.now)
+
+
+def _of_browser(row: JoinLog, facts: Facts) -> bool:
+    """Whether a tie holds a browser session alone: people have many of those in a life, and each proves itself anew."""
+    ends = (facts.identifiers_by_id.get(row.left_identifier or 0), facts.identifiers_by_id.get(row.right_identifier or 0))
+    return any(end is not None and end.kind == "device" for end in ends)
+
+
+def _hold_identifier(claim: Known, customer: Customer, party: list[Known], source: str, facts: Facts) -> Identifier:
+    identifier = facts.identifiers.get(claim.key)
+    if identifier is None or identifier.ended_at is not None:
+        epoch = identifier.epoch + 1 if identifier is not None else 0
+        fresh = _new(claim, epoch, customer.id, _home(customer, party, facts), facts)
+        facts.add_identifier(fresh)
+        facts.add_evidence(Evidence(facts.new_id("evidence"), fresh.id, None, claim.proof, source, facts.now))
         facts.emit("customer.identified", customer_id=customer.id)
-        return identifier
+        return fresh
     if identifier.customer_id is None:
+        identifier.home_id = _home(customer, party, facts)
         identifier.customer_id = customer.id
         identifier.proof = claim.proof
         facts.identifiers_of.setdefault(customer.id, []).append(identifier)
@@ -163,69 +273,121 @@ def _hold_identifier(claim: Known, customer: Customer, source: str, facts: Facts
     return identifier
 
 
-def _claimed(claim: Known, facts: Facts) -> Identifier:
-    """The identifier a claim points at: known, or noted without an owner."""
+def _home(customer: Customer, party: list[Known], facts: Facts) -> int:
+    """The home of an identifier first seen now: that of the strongest one it stands beside."""
+    for claim in party:
+        beside = _current(claim.key, facts)
+        if beside is not None and beside.customer_id == customer.id:
+            return home_of(beside)
+    return customer.id
+
+
+def _new(claim: Known, epoch: int, customer_id: int | None, home_id: int | None, facts: Facts) -> Identifier:
+    return Identifier(
+        facts.new_id("identifier"),
+        claim.kind,
+        claim.site,
+        claim.value,
+        claim.standing,
+        epoch,
+        customer_id,
+        claim.proof,
+        claim.address,
+        facts.now,
+        facts.now,
+        home_id,
+    )
+
+
+def _tell_name(customer: Customer, speaker: Identifier, name: str, facts: Facts) -> None:
+    """The first name a node was told is its own; the customer shows the first of all its nodes'."""
+    node = facts.customers.get(home_of(speaker))
+    if name and node is not None and not node.own_name:
+        node.own_name = name
+        facts.change(node)
+    if name and not customer.name:
+        customer.name = name
+        facts.change(customer)
+
+
+def _note_claim(claim: Known, speaker: Identifier, customer: Customer, source: str, facts: Facts) -> None:
+    """Keep what a sender says of other addresses: evidence, and a hint where somebody else proved one of them."""
     identifier = facts.identifiers.get(claim.key)
     if identifier is None:
-        identifier = Identifier(
-            facts.new_id("identifier"),
-            claim.kind,
-            claim.site,
-            claim.value,
-            claim.standing,
-            0,
-            None,
-            claim.proof,
-            claim.address,
-            facts.now,
-            facts.now,
-        )
+        identifier = _new(claim, 0, None, None, facts)
         facts.add_identifier(identifier)
-    return identifier
+    proof = claim.proof
+    if proof == Proof.CLAIMED and _claimed(customer, facts) >= facts.policy.claims_held:
+        proof = Proof.SEEN.value  # so many foreign addresses are held for what one person types, and no more
+    if _note(speaker, identifier, facts, proof=proof, source=source) is not None and claim.standing == ASSERTED:
+        _point_at_twin(claim, speaker, customer, _STANDS if claim.proof == Proof.SEEN else _GAVE, facts)
 
 
-def _note(speaker: Identifier, other: Identifier, facts: Facts, *, proof: str, source: str) -> None:
-    """Append evidence once for each (speaker, other, proof)."""
-    if any(e.other_id == other.id and e.proof == proof for e in facts.evidence_of.get(speaker.id, ())):
-        return
-    facts.add_evidence(Evidence(facts.new_id("evidence"), speaker.id, other.id, proof, source, facts.now))
-    if speaker.customer_id is not None and proof == Proof.CLAIMED:
+_GAVE = "Gave the address {}, which the other one has proved."
+_STANDS = "{}, which the other one has proved, stands in their mail."
+_UNPROVEN = "Writes as {} without proof; the other one has proved it."
+
+
+def _point_at_twin(claim: Known, speaker: Identifier, customer: Customer, reason: str, facts: Facts) -> None:
+    """An agent is asked about whoever proved what this one merely says."""
+    twin, owner = _current(_twin(claim), facts), _owner(_twin(claim), facts)
+    if twin is not None and owner is not None and owner is not customer:
+        bonds.suggest(facts, home_of(speaker), home_of(twin), rule="claimed", score=800, reason=reason.format(claim.address))
+
+
+def _claimed(customer: Customer, facts: Facts) -> int:
+    noted = {
+        e.other_id
+        for i in facts.identifiers_of[customer.id]
+        for e in facts.evidence_of.get(i.id, ())
+        if e.proof == Proof.CLAIMED and e.withdrawn_at is None
+    }
+    return len(noted)
+
+
+_TELLING = (Proof.OTP, Proof.SIGNED, Proof.AGENT, Proof.RECORD, Proof.DMARC, Proof.CHANNEL)
+
+
+def _how(left: Known, right: Known) -> str:
+    """By what two identifiers were proved together: the channel carries either, the other proof is what ties them."""
+    return next((proof.value for proof in _TELLING if proof in (left.proof, right.proof)), right.proof)
+
+
+def _stood_together(left: Identifier, right: Identifier, facts: Facts) -> bool:
+    """Whether it is noted already that the two were proved together."""
+    beside = (*facts.evidence_of.get(left.id, ()), *facts.evidence_of.get(right.id, ()))
+    return any({e.identifier_id, e.other_id} == {left.id, right.id} and e.proof in TYING and e.withdrawn_at is None for e in beside)
+
+
+def _append(speaker: Identifier, other: Identifier, proof: str, source: str, facts: Facts) -> Evidence:
+    row = Evidence(facts.new_id("evidence"), speaker.id, other.id, proof, source, facts.now)
+    facts.add_evidence(row)
+    return row
+
+
+def _note(speaker: Identifier, other: Identifier, facts: Facts, *, proof: str, source: str) -> Evidence | None:
+    """Append evidence once for each (speaker, other, proof); None where it is known."""
+    if any(e.other_id == other.id and e.proof == proof and e.withdrawn_at is None for e in facts.evidence_of.get(speaker.id, ())):
+        return None
+    row = _append(speaker, other, proof, source, facts)
+    if speaker.customer_id is not None and other.customer_id != speaker.customer_id:
         facts.emit("customer.identified", customer_id=speaker.customer_id)
+    return row
 
 
-def join(left: Customer, right: Customer, rule: str, actor: str, claims: Iterable[Known], facts: Facts) -> Customer:
-    """Make two customers one: the older id survives, the other leads on to it for ever. Appended to the join log."""
-    survivor, other = (left, right) if left.id < right.id else (right, left)
-    evidence = [e.id for claim in claims for e in facts.evidence_of.get(facts.identifiers[claim.key].id, ())]
-    facts.insert(JoinLog(facts.new_id("join_log"), "join", survivor.id, other.id, json.dumps(evidence), rule, actor, facts.now))
-    facts.joined.append((survivor.id, other.id))
-    for identifier in facts.identifiers_of.pop(other.id, []):
-        identifier.customer_id = survivor.id
-        facts.identifiers_of.setdefault(survivor.id, []).append(identifier)
-    facts.tickets_of.setdefault(survivor.id, []).extend(facts.tickets_of.pop(other.id, []))
-    for ticket in facts.tickets.values():
-        if ticket.conversation_id == other.id:
-            ticket.conversation_id = survivor.id
-    for hold in facts.holds_of.pop(other.id, []):
-        hold.customer_id = survivor.id
-        facts.holds_of.setdefault(survivor.id, []).append(hold)
-    for message in facts.messages.values():
-        if message.conversation_id == other.id:
-            message.conversation_id = survivor.id
-    facts.identifiers_of[other.id] = []
-    facts.tickets_of[other.id] = []
-    facts.holds_of[other.id] = []
-    other.merged_into = survivor.id
-    # A path of joins is kept one hop long.
-    for customer in facts.customers.values():
-        if customer.merged_into == other.id:
-            customer.merged_into = survivor.id
-            facts.change(customer)
-    if not survivor.name and other.name:
-        survivor.name = other.name
-    # Versions only ever grow for each identifier, whichever customer it came from.
-    survivor.hold_version = max(survivor.hold_version, other.hold_version)
-    facts.change(survivor)
-    facts.change(other)
-    facts.emit("customer.joined", customer_id=survivor.id, data=json.dumps({"other": other.id, "rule": rule}))
-    return survivor
+def reassign(previous: tuple[Known, ...], present: tuple[Known, ...], source: str, facts: Facts) -> None:
+    """A channel or carrier says that what identified somebody does so no more; `present` is what does from now on, if it said so.
+
+    What came by the old values stays with their holder. A notice about nobody we know changes nothing.
+    """
+    gone = [i for i in (_current(claim.key, facts) for claim in previous) if i is not None and i.customer_id is not None]
+    if not gone:
+        return
+    if present:
+        lead = min((claim for claim in previous if _owner(claim.key, facts)), key=lambda claim: _RANK.get(claim.kind, 2))
+        # The channel itself says that the old account and the new one are one person's.
+        resolve((lead, *present), "", source, facts, actor="channel")
+    kept = {claim.key for claim in present}
+    for identifier in gone:
+        if (identifier.kind, identifier.site, identifier.value, identifier.standing) not in kept:
+            let_go(identifier, facts)

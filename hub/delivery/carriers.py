@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,9 +40,11 @@ message = metadata.tables["message"].c
 identifier = metadata.tables["identifier"].c
 agent = metadata.tables["agent"].c
 ticket = metadata.tables["ticket"].c
+message_copy = metadata.tables["message_copy"].c
 attachment = metadata.tables["attachment"].c
 customer = metadata.tables["customer"].c
 hold = metadata.tables["hold"].c
+code = metadata.tables["one_time_code"].c
 
 MAILS = 50  # earlier mails looked at for an answer
 LONGEST_CHAIN = 10  # of them named in its References
@@ -69,6 +72,7 @@ FILES = (
     .where(attachment.message_id == _ID)
     .order_by(attachment.id)
 )
+COPIES = select(message_copy.address).where(message_copy.message_id == _ID).order_by(message_copy.value)
 EARLIER_MAILS = (
     select(message.mail_id, message.subject, message.direction, message.text)
     .where(
@@ -107,6 +111,7 @@ CARD = (
     .where(ticket.id == _ID)
 )
 SOURCE = select(attachment.source_url).where(attachment.id == _ID)
+CODE = select(code.address, code.state, code.expires_at).where(code.id == _ID)
 
 
 class BoundChannel(Protocol):
@@ -197,6 +202,7 @@ class ReplyCarrier:
             return outgoing
         asked = {"id": delivery.subject_id, "conversation_id": row.conversation_id, "ticket_id": row.ticket_id}
         earlier = await self._reader.all(EARLIER_MAILS, asked | {"identifier_id": row.identifier_id})
+        copies = await self._reader.all(COPIES, {"id": delivery.subject_id})
         answered = thread([(e.mail_id, e.subject, e.direction, e.text) for e in reversed(earlier)])
         return replace(
             outgoing,
@@ -205,6 +211,7 @@ class ReplyCarrier:
             in_reply_to=answered.in_reply_to,
             references=answered.references,
             quoted=answered.quoted,
+            cc=tuple(copy.address for copy in copies),
             reply_token=self._reply_token(row.ticket_id, row.identifier_id),
         )
 
@@ -295,3 +302,50 @@ class MediaCarrier:
         data = file.data or b""
         sha256 = await asyncio.to_thread(self._blobs.put, data)
         return finish(delivery, sha256=sha256, size=len(data), content_type=file.content_type)
+
+
+class CodeCarrier:
+    """A one-time code, by mail or text. It exists from here to the provider and nowhere else."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, BoundChannel],
+        reader: Reader,
+        http: Http,
+        code_of: Callable[[str], str],
+        clock: Callable[[], int],
+        mail_domain: str,
+    ) -> None:
+        self._channels = channels
+        self._reader = reader
+        self._http = http
+        self._code_of = code_of
+        self._clock = clock
+        self._mail_domain = mail_domain
+
+    async def carry(self, delivery: Delivery) -> Finish:
+        with preparing():
+            bound = self._channels.get(delivery.target)
+            if bound is None:
+                raise Refused(f"The channel {delivery.target} is no longer configured. The code was not sent.")
+            told = json.loads(delivery.payload)
+            try:
+                row = await self._reader.first(CODE, {"id": told["code"]})
+            except (StorageBusy, SQLAlchemyError) as error:
+                raise TryLater("The code could not be looked up in the database. Nothing was sent yet.") from error
+            if row is None or row.state != "asked" or self._clock() >= row.expires_at:
+                raise Refused("The code had run out before it could be sent. Nothing was sent; the visitor can ask for another.")
+        await bound.connector.send(self._written(delivery, told, row.address, bound.rule.mails), self._http)
+        return finish(delivery)
+
+    def _written(self, delivery: Delivery, told: Mapping[str, str], address: str, mails: bool) -> OutboundMessage:
+        number, name = self._code_of(told["code"]), told["name"]
+        # The same on every try, and telling nothing of the id that answers the code.
+        unique = hashlib.sha256(told["code"].encode()).hexdigest()[:20]
+        return OutboundMessage(
+            delivery_id=delivery.id,
+            to=address,
+            subject=f"{number} is your code for {name}" if mails else "",
+            text=f"{number} is your code for {name}. It is good for 10 minutes. If you did not ask for it, ignore this message.",
+            message_id=f"<code.{unique}@{self._mail_domain}>" if mails else "",
+        )

@@ -42,10 +42,11 @@ def show_card(facts: Facts, event: Event) -> None:
 
 
 def show_cards(facts: Facts, event: Event) -> None:
-    """Reaction: a customer turned out to be another one, so the cards of their unresolved tickets bear another name."""
-    for ticket in facts.tickets_of.get(event.customer_id or 0, ()):
-        if ticket.status != "resolved":
-            _show(facts, ticket.id)
+    """Reaction: a customer turned out to be another one, or two, so the cards of their unresolved tickets bear another name."""
+    for customer_id in (event.customer_id or 0, json.loads(event.data).get("other", 0)):
+        for ticket in facts.tickets_of.get(customer_id, ()):
+            if ticket.status != "resolved":
+                _show(facts, ticket.id)
 
 
 def _show(facts: Facts, ticket_id: int) -> None:

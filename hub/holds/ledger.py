@@ -15,9 +15,11 @@ from typing import Any
 
 from hub.contract import Proof
 from hub.conversations.tickets import is_unresolved
+from hub.customers.canonical import canonical
 from hub.customers.resolution import PROVEN
 from hub.storage.facts import Facts, Needs
-from hub.storage.records import Customer, Event, Hold, HoldLedger, Identifier, Ticket
+from hub.storage.hot import REACHING
+from hub.storage.records import Customer, Event, Evidence, Hold, HoldLedger, Identifier, Ticket
 
 OPEN_TICKET = "open_ticket"
 
@@ -44,7 +46,7 @@ def on_unresolved(facts: Facts, event: Event) -> None:
     """Reaction: an unresolved ticket holds its customer."""
     ticket = facts.tickets[event.ticket_id or 0]
     customer = facts.live_customer(ticket.conversation_id)
-    place(customer, OPEN_TICKET, source_of(ticket.id), {"brand": ticket.brand}, facts)
+    place(customer, OPEN_TICKET, source_of(ticket.id), {"brand": ticket.brand}, facts, home_id=ticket.home_id)
 
 
 def on_resolved(facts: Facts, event: Event) -> None:
@@ -88,13 +90,27 @@ def _placed(customer: Customer, reason: str, source: str, facts: Facts) -> list[
     return [h for h in facts.holds_of.get(customer.id, ()) if h.released_at is None and (h.source, h.reason) == (source, reason)]
 
 
-def place(customer: Customer, reason: str, source: str, scope: dict[str, str], facts: Facts) -> None:
-    """Hold a customer for one reason from one source; again the same, and nothing changes but a lease that had run out."""
+def on_parted(facts: Facts, event: Event) -> None:
+    """Reaction: two people again. Tools are told of each how they stand now, with their own identifiers."""
+    for customer_id in (event.customer_id or 0, json.loads(event.data)["other"]):
+        customer = facts.live_customer(customer_id)
+        if not customer.hold_version:
+            continue  # no tool was ever told anything of either
+        customer.hold_version += 1
+        facts.change(customer)
+        active = active_holds(customer, facts)
+        facts.emit("hold.renewed" if active else "hold.released", customer_id=customer.id, data=json.dumps(notice(customer, active, facts)))
+
+
+def place(customer: Customer, reason: str, source: str, scope: dict[str, str], facts: Facts, *, home_id: int | None = None) -> None:
+    """Hold a customer for one reason from one source; again the same, and nothing changes but a lease that had run out. `home_id` is
+    the node it goes with, should the customer turn out to be two people."""
     held_before = bool(active_holds(customer, facts))
     until = facts.now + facts.policy.hold_lease
     present = _placed(customer, reason, source, facts)
     if not present:
         hold = Hold(facts.new_id("hold"), customer.id, reason, source, json.dumps(scope, sort_keys=True), facts.now, until)
+        hold.home_id = home_id or customer.id
         facts.add_hold(hold)
         _changed(customer, "placed", [hold], held_before=held_before, facts=facts)
         return
@@ -196,15 +212,22 @@ def identifiers_of(customer: Customer, facts: Facts) -> list[dict[str, str]]:
     """Every identifier a marketing tool might know the customer by, each marked with why we think so (law 7)."""
     found: dict[tuple[str, str, str], str] = {}
     for identifier in facts.identifiers_of.get(customer.id, ()):
-        _mark(found, identifier, _because(identifier.standing, identifier.proof))
+        if identifier.ended_at is None:  # else it is somebody else's by now
+            _mark(found, identifier, _because(identifier.standing, identifier.proof))
         for evidence in facts.evidence_of.get(identifier.id, ()):
             other = facts.identifiers_by_id.get(evidence.other_id or 0)
-            if other is not None and evidence.proof in (Proof.CLAIMED, Proof.RECORD):
+            if other is not None and other.ended_at is None and reaches(evidence, facts.policy.claims_held):
                 _mark(found, other, _because(other.standing if other.customer_id == customer.id else "asserted", evidence.proof))
     return [
         {"kind": kind, "value": value, "because": because} | ({"site": site} if site else {})
         for (kind, value, site), because in sorted(found.items())
     ]
+
+
+def reaches(evidence: Evidence, claims_held: int) -> bool:
+    """Whether a hold of who spoke covers what the evidence names (law 7): what they claimed, unless that is switched off; what a record
+    or their own proof ties to them, though it may join nobody (a role mailbox, a shared number)."""
+    return evidence.withdrawn_at is None and evidence.proof in (REACHING if claims_held else REACHING[1:])
 
 
 _WEIGHT = {"claimed": 0, "record": 1, "verified": 2}
@@ -218,6 +241,19 @@ def _mark(found: dict[tuple[str, str, str], str], identifier: Identifier, becaus
     name = NAMES.get(identifier.kind)
     if name is None:
         return
-    key = (name, identifier.value, identifier.site)
-    if key not in found or _WEIGHT[because] > _WEIGHT[found[key]]:
-        found[key] = because
+    for spelling in _spellings(identifier):
+        key = (name, spelling, identifier.site)
+        if key not in found or _WEIGHT[because] > _WEIGHT[found[key]]:
+            found[key] = because
+
+
+def _spellings(identifier: Identifier) -> set[str]:
+    """An address as we compare it and as its owner spells it: a tool may know a.d.a+shop@gmail.com, and no ada@gmail.com."""
+    given = identifier.address.removeprefix("whatsapp:").strip()
+    if identifier.kind == "email":
+        given = given.lower()
+    elif identifier.kind == "phone":
+        given = given if given.startswith("+") else f"+{given}"
+    else:
+        return {identifier.value}
+    return {identifier.value, given} if canonical(identifier.kind, given) == identifier.value else {identifier.value}

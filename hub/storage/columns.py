@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from operator import attrgetter
 
@@ -16,6 +17,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "login_attempt": ("key",),
     "read_marker": ("ticket_id", "agent_id"),
     "setting": ("key",),
+    "match_key": ("key", "customer_id"),
+    "message_copy": ("message_id", "value"),
 }
 # Naming an indexed column in an UPDATE rewrites its index entry even when the value stays: leave out what never changes.
 UNCHANGING: dict[str, frozenset[str]] = {
@@ -29,7 +32,10 @@ UNCHANGING: dict[str, frozenset[str]] = {
 }
 # Ids in these tables are a sequence: never used again, even after their row is gone.
 SEQUENCES = ("customer", "ticket", "message", "delivery", "event", "hold_ledger")
-COUNTED = ("identifier", "evidence", "join_log", "raw_request", "quarantine", "hold", "agent", "api_token", "channel")
+COUNTED = (
+    *("identifier", "evidence", "join_log", "cannot_link", "suggestion", "attribute", "opt_out"),
+    *("raw_request", "quarantine", "hold", "agent", "api_token", "channel"),
+)
 
 
 def key_of(table: str) -> tuple[str, ...]:
@@ -50,17 +56,62 @@ MUTABLE = {
 INSERT_VALUES = {table: attrgetter(*names) for table, names in COLUMNS.items()}
 UPDATE_VALUES = {table: attrgetter(*(MUTABLE[table] + key_of(table))) for table in COLUMNS if len(MUTABLE[table] + key_of(table)) > 1}
 
-# What a join relabels, by (survivor, other). Only rows that are still at work move, each through an index; what is over keeps
-# the id it had, which leads on.
-JOIN = (
-    "UPDATE message SET conversation_id = ? WHERE conversation_id = ?",
-    "UPDATE ticket SET conversation_id = ? WHERE conversation_id = ?",
-    "UPDATE identifier SET customer_id = ? WHERE customer_id = ?",
-    "UPDATE hold SET customer_id = ? WHERE customer_id = ? AND released_at IS NULL",
-    "UPDATE customer SET merged_into = ? WHERE merged_into = ?",
-    # Answers that still wait keep their order with those to come.
-    "UPDATE delivery SET lane = 'reply:' || CAST(? AS bigint) || ':' || (SELECT c.id FROM channel c WHERE delivery.lane LIKE '%:' || c.id) "
-    "WHERE state IN ('queued','sending','unknown') AND lane IN (SELECT 'reply:' || a.other || ':' || c.id FROM channel c "
-    "CROSS JOIN (SELECT CAST(? AS bigint) AS other) a)",
-    "UPDATE event SET customer_id = ? WHERE customer_id = ? AND type NOT IN ('message.received', 'message.queued', 'message.updated')",
+_REPLIES = "delivery.lane IN (SELECT 'reply:' || CAST(?2 AS bigint) || ':' || c.id FROM channel c)"
+_REPLY_LANE = (
+    "UPDATE delivery SET lane = 'reply:' || CAST(?1 AS bigint) || ':' || (SELECT c.id FROM channel c WHERE delivery.lane LIKE '%:' || c.id) "  # noqa: S608
+    f"WHERE state IN ('queued','sending','unknown') AND {_REPLIES}"
 )
+_HISTORY = "type NOT IN ('message.received', 'message.queued', 'message.updated')"
+
+# Rows that are at work move to another customer, each found through an index. What is over (ledger, released holds, events of a
+# customer) keeps the id it had, which leads on to the survivor.
+_RELABEL: dict[str, tuple[str, ...]] = {
+    # ?1 the survivor, ?2 the other: all that is the other's.
+    "join": (
+        "UPDATE message SET conversation_id = ?1 WHERE conversation_id = ?2",
+        "UPDATE ticket SET conversation_id = ?1 WHERE conversation_id = ?2",
+        "UPDATE identifier SET customer_id = ?1 WHERE customer_id = ?2",
+        "UPDATE hold SET customer_id = ?1 WHERE customer_id = ?2 AND released_at IS NULL",
+        "UPDATE customer SET merged_into = ?1 WHERE merged_into = ?2",
+        # Answers that still wait keep their order with those to come.
+        _REPLY_LANE,
+    ),
+    # ?1 whom it belongs to now, ?2 whom it was taken for, ?3 the home that goes: the inverse, home by home.
+    "part": (
+        "UPDATE identifier SET customer_id = ?1 WHERE customer_id = ?2 AND home_id = ?3",
+        "UPDATE ticket SET conversation_id = ?1 WHERE conversation_id = ?2 AND home_id = ?3",
+        "UPDATE hold SET customer_id = ?1 WHERE customer_id = ?2 AND home_id = ?3 AND released_at IS NULL",
+        "UPDATE message SET conversation_id = ?1 WHERE conversation_id = ?2 AND NOT placed "
+        "AND identifier_id IN (SELECT i.id FROM identifier i WHERE i.customer_id = ?1 AND i.home_id = ?3)",
+        "UPDATE message SET conversation_id = ?1 WHERE conversation_id = ?2 AND (placed OR identifier_id IS NULL) "
+        "AND ticket_id IN (SELECT t.id FROM ticket t WHERE t.conversation_id = ?1 AND t.home_id = ?3)",
+        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND {_HISTORY} "  # noqa: S608
+        "AND ticket_id IN (SELECT t.id FROM ticket t WHERE t.conversation_id = ?1 AND t.home_id = ?3)",
+        f"{_REPLY_LANE} AND subject_id IN (SELECT m.id FROM message m JOIN identifier i ON i.id = m.identifier_id "  # noqa: S608
+        "WHERE m.conversation_id = ?1 AND i.home_id = ?3)",
+    ),
+    # ?1 a ticket, ?2 its conversation, ?3 the ticket left, ?4 the identifier whose messages move.
+    "stray": ("UPDATE message SET ticket_id = ?1 WHERE conversation_id = ?2 AND ticket_id = ?3 AND identifier_id = ?4 AND NOT placed",),
+    # ?1 whom an agent gave it to, ?2 whose it was, ?3 the ticket, ?4 the home it belongs to now.
+    "place ticket": (
+        "UPDATE message SET conversation_id = ?1, placed = TRUE WHERE conversation_id = ?2 AND ticket_id = ?3",
+        "UPDATE ticket SET conversation_id = ?1, home_id = ?4 WHERE id = ?3 AND conversation_id = ?2",
+        "UPDATE hold SET customer_id = ?1, home_id = ?4 WHERE customer_id = ?2 AND source = 'ticket:' || CAST(?3 AS bigint) "
+        "AND released_at IS NULL",
+        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND ticket_id = ?3 AND {_HISTORY}",  # noqa: S608
+        f"{_REPLY_LANE} AND subject_id IN (SELECT m.id FROM message m WHERE m.conversation_id = ?1 AND m.ticket_id = ?3)",  # noqa: S608
+    ),
+    # ?1 whom an agent gave it to, ?2 whose it was, ?3 the message, ?4 the ticket it stands on now.
+    "place message": (
+        "UPDATE message SET conversation_id = ?1, ticket_id = ?4, placed = TRUE WHERE id = ?3 AND conversation_id = ?2",
+        f"{_REPLY_LANE} AND subject_id = ?3",
+    ),
+}
+# Each with the number of arguments it takes, counted from the first.
+RELABEL = {name: tuple((each, max(map(int, re.findall(r"\?(\d)", each)))) for each in statements) for name, statements in _RELABEL.items()}
+
+# How the messages of conversations lie (`records.Spread`, after the conversation's id).
+SPREAD_COLUMNS = (
+    "SELECT conversation_id, ticket_id, identifier_id, count(*), max(id), max(CASE WHEN direction = 'in' THEN id END) FROM message WHERE"
+)
+SPREAD_REST = "AND NOT placed AND identifier_id IS NOT NULL AND ticket_id IS NOT NULL GROUP BY 1, 2, 3"

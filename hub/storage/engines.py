@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal, Protocol
 from hub.policy import Policy
 from hub.storage import migrate
 from hub.storage.facts import Facts, Needs, React
-from hub.storage.hot import HotReads
+from hub.storage.hot import REACHING, HotReads
 from hub.storage.reader import Reader, postgres_reader, sqlite_reader
 from hub.storage.records import Event, Setting
 from hub.storage.sqlite_hot import SqliteHot
@@ -97,6 +97,7 @@ class SqliteEngine:
 
     def follow_rules(self, policy: Policy) -> None:
         self.writer.policy = policy
+        self.hot.reach(REACHING if policy.claims_held else REACHING[1:])
 
     async def newest_event(self) -> int:
         return await asyncio.to_thread(migrate.newest_event, self._path)
@@ -151,6 +152,7 @@ class PostgresEngine:
 
     def follow_rules(self, policy: Policy) -> None:
         self.writer.policy = policy
+        self.hot.reach(REACHING if policy.claims_held else REACHING[1:])
 
     async def newest_event(self) -> int:
         from sqlalchemy import text

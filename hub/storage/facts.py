@@ -14,14 +14,18 @@ from typing import Any, Protocol, TypeVar
 from hub.policy import Policy
 from hub.storage.records import (
     Attachment,
+    CannotLink,
     Customer,
     Delivery,
     Event,
     Evidence,
     Hold,
     Identifier,
+    JoinLog,
     Message,
+    OptOut,
     Quarantine,
+    Spread,
     Ticket,
 )
 
@@ -75,6 +79,10 @@ class Needs:
     dedupe: set[tuple[int, str]] = field(default_factory=set)
     identifiers: set[IdentifierKey] = field(default_factory=set)
     customers: set[int] = field(default_factory=set)
+    together: set[tuple[IdentifierKey, ...]] = field(default_factory=set)  # said to be one person's: if their owners differ, bonds too
+    bonds: set[int] = field(default_factory=set)  # customers that may be parted or joined: what they are made of
+    opt_outs: set[tuple[str, str]] = field(default_factory=set)  # (kind, value)
+    ways_out: bool = False  # the opt-outs of every identifier of the customers read
     tickets: set[int] = field(default_factory=set)
     messages: set[int] = field(default_factory=set)
     mail_ids: set[str] = field(default_factory=set)
@@ -96,7 +104,8 @@ class Facts:
     """The rows read for a batch, and after deciding the rows to write.
 
     A customer comes with its identifiers, what they claimed, its unresolved and its latest ticket, and its active holds;
-    a ticket, message or identifier comes with its customer; a ticket with the cards shown of it.
+    a ticket, message or identifier comes with its customer; a ticket with the cards shown of it. Bonds are a customer's homes, the
+    ties between them, what parts them from others, and how the messages lie.
     """
 
     def __init__(self, now: int, policy: Policy, ids: Ids) -> None:
@@ -109,6 +118,11 @@ class Facts:
         self.customers: dict[int, Customer] = {}
         self.identifiers_of: dict[int, list[Identifier]] = {}
         self.evidence_of: dict[int, list[Evidence]] = {}  # by the identifier that spoke
+        self.homes_of: dict[int, set[int]] = {}  # by live customer, itself among them
+        self.ties_of: dict[int, list[JoinLog]] = {}
+        self.cannot_of: dict[int, list[CannotLink]] = {}
+        self.spread_of: dict[int, list[Spread]] = {}
+        self.opt_outs: dict[tuple[str, str], list[OptOut]] = {}
         self.tickets: dict[int, Ticket] = {}
         self.tickets_of: dict[int, list[Ticket]] = {}
         self.messages: dict[int, Message] = {}
@@ -130,7 +144,7 @@ class Facts:
         self.inserted: dict[str, list[Any]] = {}
         self.changed: dict[str, dict[Any, Any]] = {}
         self.removed: list[tuple[str, str, Any]] = []  # (table, column, value)
-        self.joined: list[tuple[int, int]] = []  # (survivor, other): the other's rows are relabelled
+        self.relabels: list[tuple[str, tuple[Any, ...]]] = []  # rows that belong to another customer now: see `columns.RELABEL`
         self.events: list[Event] = []
 
     def new_id(self, table: str) -> int:
@@ -181,6 +195,14 @@ class Facts:
         self.identifiers_of[row.id] = []
         self.tickets_of[row.id] = []
         self.holds_of[row.id] = []
+        self.homes_of[row.id] = {row.id}
+        self.ties_of[row.id] = []
+        self.cannot_of[row.id] = []
+        self.spread_of[row.id] = []
+
+    def relabel(self, name: str, *arguments: Any) -> None:
+        """Move rows that were not read to another customer, after everything else is written, in the order asked for."""
+        self.relabels.append((name, arguments))
 
     def add_identifier(self, row: Identifier) -> None:
         self.insert(row)

@@ -36,6 +36,11 @@ class SessionFact(NamedTuple):
     disabled_at: int | None
 
 
+# By which evidence a hold of who spoke covers what they named: claimed first, since that may be switched off. What a channel proved
+# is the speaker's own.
+REACHING = ("claimed", "record", "signed", "otp")
+
+
 class HotReads(Protocol):
     """Point queries that must cost little more than the database's own work. All raise StorageBusy where it cannot be read now."""
 
@@ -56,6 +61,10 @@ class HotReads(Protocol):
 
     async def session(self, digest: str) -> SessionFact | None:
         """The session whose token has this SHA-256, or None."""
+        ...
+
+    def reach(self, proofs: Sequence[str]) -> None:
+        """By which evidence (of `REACHING`) a hold covers more than the customer's own identifiers."""
         ...
 
     async def close(self) -> None: ...

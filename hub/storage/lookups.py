@@ -13,7 +13,7 @@ from typing import Any
 from hub.storage import records
 from hub.storage.columns import BY_TABLE
 from hub.storage.facts import Facts, Needs
-from hub.storage.records import Delivery, Evidence, Hold, Identifier, Message, Ticket
+from hub.storage.records import CannotLink, Delivery, Evidence, Hold, Identifier, JoinLog, Message, OptOut, Spread, Ticket
 
 
 @dataclass(slots=True)
@@ -81,6 +81,7 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
             facts.tickets[ticket.id] = ticket
     customer_ids = (
         needs.customers
+        | needs.bonds
         | {i.customer_id for i in found if i.customer_id is not None}
         | {t.conversation_id for t in facts.tickets.values()}
         | {m.conversation_id for m in facts.messages.values()}
@@ -90,6 +91,16 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
         _keep_identifier(facts, identifier)
     if customer_ids:
         yield from _customers(customer_ids, facts)
+    loose = {facts.live_customer(id_).id for id_ in needs.bonds if id_ in facts.customers} | _several(needs, facts)
+    if loose:
+        yield from _bonds(loose, facts)
+    asked = set(needs.opt_outs)
+    if needs.ways_out:
+        asked |= {(i.kind, i.value) for own in facts.identifiers_of.values() for i in own}
+    if asked:
+        for row in (yield Query("opt_outs", {value for _, value in asked})):
+            opt_out = OptOut(*row)
+            facts.opt_outs.setdefault((opt_out.kind, opt_out.value), []).append(opt_out)
     # The rows found by need and by neighbourhood are one object each.
     facts.asleep = [facts.tickets[t.id] for t in facts.asleep]
     held = {h.id: h for holds in facts.holds_of.values() for h in holds}
@@ -139,6 +150,50 @@ def _customers(wanted: set[int], facts: Facts) -> Asking:
         for row in (yield Query("cards", list(facts.tickets))):
             delivery = _keep_delivery(facts, Delivery(*row))
             facts.slots[delivery.slot or ""] = delivery
+
+
+def _several(needs: Needs, facts: Facts) -> set[int]:
+    """The customers who own what is said to be one person's, where that is not one of them and nobody else."""
+    found: set[int] = set()
+    for keys in needs.together:
+        own = [facts.identifiers.get(key) for key in keys]
+        owners = {i.customer_id if i is not None else None for i in own}
+        if len(owners) > 1:
+            found |= {owner for owner in owners if owner is not None}
+    return found
+
+
+def _bonds(live: set[int], facts: Facts) -> Asking:
+    for customer_id in live:
+        facts.homes_of[customer_id] = {customer_id}
+        facts.ties_of[customer_id], facts.cannot_of[customer_id], facts.spread_of[customer_id] = [], [], []
+    for row in (yield Query("homes", live)):
+        customer = facts.customers.setdefault(row[0], records.Customer(*row))
+        facts.homes_of[customer.merged_into or 0].add(customer.id)
+        for rows in (facts.identifiers_of, facts.tickets_of, facts.holds_of):
+            rows.setdefault(customer.id, [])
+    owner = {home: customer_id for customer_id in live for home in facts.homes_of[customer_id]}
+    for row in (yield Query("ties", list(owner))):
+        tie = JoinLog(*row)
+        for customer_id in {owner[home] for home in (tie.left_id, tie.right_id) if home in owner}:
+            facts.ties_of[customer_id].append(tie)
+    for row in (yield Query("cannot_links", list(owner))):
+        cannot = CannotLink(*row)
+        for customer_id in {owner[home] for home in (cannot.left_id, cannot.right_id) if home in owner}:
+            facts.cannot_of[customer_id].append(cannot)
+    tickets: set[int] = set()
+    messages: set[int] = set()
+    for row in (yield Query("spread", live)):
+        spread = Spread(*row[1:])
+        facts.spread_of[row[0]].append(spread)
+        tickets.add(spread.ticket_id)
+        messages |= {spread.last_id} | ({spread.last_in_id} if spread.last_in_id is not None else set())
+    if tickets - facts.tickets.keys():
+        for row in (yield Query("tickets", tickets - facts.tickets.keys())):
+            facts.tickets[row[0]] = Ticket(*row)
+    if messages - facts.messages.keys():
+        for row in (yield Query("messages", messages - facts.messages.keys())):
+            _keep_message(facts, Message(*row))
 
 
 # One object a row, however it was found: a change must not be lost to a twin.

@@ -9,27 +9,23 @@ from typing import Any
 
 import asyncpg
 
-from hub.storage.hot import HoldFact, SessionFact
+from hub.storage.hot import REACHING, HoldFact, SessionFact
 from hub.storage.postgres import LOST, POINT_QUERIES
 from hub.storage.writer import StorageBusy
 
 # Twice: the customer who owns the identifier, and whoever claimed it (holding needs less proof than joining).
-FACTS = """
+_FACTS = """
 WITH asked(value, kind) AS (SELECT * FROM unnest($1::text[], $2::text[]))
 SELECT c.id AS customer_id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
-FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind JOIN customer c ON c.id = i.customer_id
+FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind AND i.ended_at IS NULL JOIN customer c ON c.id = i.customer_id
 LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
 UNION ALL
 SELECT c.id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
-FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind
-JOIN evidence e ON e.other_id = i.id AND e.proof IN ('claimed', 'record')
+FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind AND i.ended_at IS NULL
+JOIN evidence e ON e.other_id = i.id AND e.withdrawn_at IS NULL AND e.proof IN ({proofs})
 JOIN identifier s ON s.id = e.identifier_id JOIN customer c ON c.id = s.customer_id
 LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
 """
-# The token's row among them, known by its empty kind: each statement is a crossing to the server.
-CHECKED = f"""{FACTS}
-UNION ALL SELECT id, '', '', name, NULL, NULL, NULL, NULL, 0 FROM api_token WHERE token_hash = $3 AND revoked_at IS NULL
-"""  # noqa: S608  (it is above)
 TOKEN = "SELECT id, name FROM api_token WHERE token_hash = $1 AND revoked_at IS NULL"  # noqa: S105
 SESSION = (
     "SELECT a.id, a.email, a.name, a.role, s.csrf, s.seen_at, s.expires_at, a.disabled_at "
@@ -45,6 +41,7 @@ class PostgresHot:
     """`HotReads` on a PostgreSQL database. `start` it before use."""
 
     def __init__(self, url: str) -> None:
+        self.reach(REACHING)
         self._pool: asyncpg.Pool[Any] = asyncpg.create_pool(
             url,
             min_size=1,
@@ -55,16 +52,24 @@ class PostgresHot:
             server_settings={"application_name": "support-hub", "default_transaction_read_only": "on", **POINT_QUERIES},
         )
 
+    def reach(self, proofs: Sequence[str]) -> None:
+        self._facts = _FACTS.format(proofs=", ".join(f"'{proof}'" for proof in proofs))
+        # The token's row among them, known by its empty kind: each statement is a crossing to the server.
+        self._checked = (
+            f"{self._facts} UNION ALL SELECT id, '', '', name, NULL, NULL, NULL, NULL, 0 "  # noqa: S608
+            "FROM api_token WHERE token_hash = $3 AND revoked_at IS NULL"
+        )
+
     async def start(self) -> None:
         await self._pool
 
     async def hold_facts(self, keys: Sequence[tuple[str, str]]) -> list[HoldFact]:
         values, kinds = [value for value, _ in keys], [kind for _, kind in keys]
-        return [HoldFact._make(row) for row in await self._rows(FACTS, values, kinds)]
+        return [HoldFact._make(row) for row in await self._rows(self._facts, values, kinds)]
 
     async def checked(self, token: str, keys: Sequence[tuple[str, str]]) -> tuple[tuple[int, str] | None, list[HoldFact]]:
         values, kinds = [value for value, _ in keys], [kind for _, kind in keys]
-        rows = await self._rows(CHECKED, values, kinds, token)
+        rows = await self._rows(self._checked, values, kinds, token)
         program = next(((row[0], row[3]) for row in rows if not row[1]), None)
         return program, [HoldFact._make(row) for row in rows if row[1]]
 

@@ -13,7 +13,19 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Text
 
-from hub.storage.columns import COLUMNS, COUNTED, INSERT_VALUES, JOIN, MUTABLE, SEQUENCES, UPDATE_VALUES, key_of, listed
+from hub.storage.columns import (
+    COLUMNS,
+    COUNTED,
+    INSERT_VALUES,
+    MUTABLE,
+    RELABEL,
+    SEQUENCES,
+    SPREAD_COLUMNS,
+    SPREAD_REST,
+    UPDATE_VALUES,
+    key_of,
+    listed,
+)
 from hub.storage.facts import FURTHEST, Facts, Needs
 from hub.storage.lookups import Query
 from hub.storage.postgres import CHANNEL, CONVERSATION_LOCKS, KEY_LOCKS
@@ -33,6 +45,7 @@ def _select(table: str, where: str) -> str:
 # Whose conversation a delivery belongs to: that lock covers the row.
 _CONVERSATION = (
     "CASE d.kind WHEN 'hold' THEN d.subject_id WHEN 'card' THEN (SELECT t.conversation_id FROM ticket t WHERE t.id = d.subject_id) "
+    "WHEN 'code' THEN d.subject_id "  # its own number: it is of no conversation, and without a lock it would never be claimed
     "ELSE (SELECT m.conversation_id FROM message m WHERE m.id = d.subject_id) END"
 )
 
@@ -63,6 +76,11 @@ BY_KEYS = {
     "deliveries": _owned("d.id = ANY($1::bigint[])"),
     "cards": _select("delivery", "slot IS NOT NULL AND subject_id = ANY($1::bigint[])"),
     "quarantine": _select("quarantine", _BY_ID),
+    "homes": _select("customer", "merged_into = ANY($1::bigint[])"),
+    "ties": _select("join_log", "left_id = ANY($1::bigint[]) OR right_id = ANY($1::bigint[]) ORDER BY id"),
+    "cannot_links": _select("cannot_link", "left_id = ANY($1::bigint[]) OR right_id = ANY($1::bigint[]) ORDER BY id"),
+    "spread": f"{SPREAD_COLUMNS} conversation_id = ANY($1::bigint[]) {SPREAD_REST}",
+    "opt_outs": _select("opt_out", "value = ANY($1::text[]) AND ended_at IS NULL ORDER BY id"),
 }
 PAIRED = {
     "dedupe": (
@@ -135,6 +153,7 @@ _TOUCHED: dict[str, str] = {
         "JOIN identifier i ON i.value = k.value AND i.kind = k.kind AND i.site = k.site AND i.standing = k.standing"
     ),
     "customers": "SELECT unnest({0}::bigint[])",
+    "bonds": "SELECT unnest({0}::bigint[])",
     "tickets": "SELECT conversation_id FROM ticket WHERE id = ANY({0}::bigint[])",
     "messages": "SELECT conversation_id FROM message WHERE id = ANY({0}::bigint[])",
     "mail_ids": "SELECT conversation_id FROM message WHERE mail_id = ANY({0}::text[])",
@@ -268,12 +287,10 @@ def writes(facts: Facts) -> list[Asked]:
         asked.append((_writing(*tables), arguments))
     for table, column, value in facts.removed:
         asked.append((f'DELETE FROM "{table}" WHERE "{column}" = $1', (value,)))  # noqa: S608
-    for survivor, other in facts.joined:
-        asked += [(statement, (survivor, other)) for statement in NUMBERED_JOIN]
+    for name, moved in facts.relabels:
+        asked += [(statement.replace("?", "$"), list(moved[:width])) for statement, width in RELABEL[name]]
     return asked
 
-
-NUMBERED_JOIN = tuple(statement.replace("?", "$1", 1).replace("?", "$2", 1) for statement in JOIN)
 
 _EVENT = tuple(name for name in COLUMNS["event"] if name != "seq")
 _EVENT_NAMES = ", ".join(f'"{name}"' for name in _EVENT)

@@ -12,7 +12,12 @@ from typing import ClassVar
 
 @dataclass(slots=True)
 class Customer:
-    """A person. The conversation is the person's one timeline and bears the same id: it has no row of its own."""
+    """A person, as far as proof has told them apart: a node ("home") to which identifiers and tickets belong for ever.
+
+    Joined nodes are one live customer, the one with the lowest id; the others' `merged_into` names it, in one hop. The conversation
+    is the live customer's one timeline and bears the same id: it has no row of its own. `own_name` is what this node was told,
+    `name` what is shown.
+    """
 
     table: ClassVar[str] = "customer"
     id: int
@@ -20,13 +25,16 @@ class Customer:
     created_at: int
     hold_version: int = 0
     merged_into: int | None = None
+    own_name: str = ""
 
 
 @dataclass(slots=True)
 class Identifier:
     """One canonical (kind, site, value). `standing` is `proven`, or `asserted` for an address nobody proved: the two never meet.
 
-    `customer_id` is empty for a value that was only ever claimed. `address` is the value as the channel last delivered it.
+    `home_id` is the node it belongs to and the truth; `customer_id` is that node's live customer, cached. Both are empty for a value
+    that was only ever claimed. `epoch` counts the holders of a value that passed on (a recycled number). `shared_at`: proved by two
+    people, and no bridge between anybody since. `address` is the value as the channel last delivered it.
     """
 
     table: ClassVar[str] = "identifier"
@@ -41,11 +49,15 @@ class Identifier:
     address: str
     first_seen: int
     last_proof_at: int
+    home_id: int | None = None
+    shared_at: int | None = None
+    ended_at: int | None = None
 
 
 @dataclass(slots=True)
 class Evidence:
-    """One observed fact: that an identifier spoke, or that it stood beside or claimed another one."""
+    """One observed fact: that an identifier spoke, or that it stood beside or claimed another one. Appended; a claim an agent
+    dismissed or a record that no longer says so bears the time it was withdrawn."""
 
     table: ClassVar[str] = "evidence"
     id: int
@@ -54,27 +66,140 @@ class Evidence:
     proof: str
     source: str
     at: int
+    withdrawn_at: int | None = None
 
 
 @dataclass(slots=True)
 class JoinLog:
-    """One join of two customers, and why. Appended, never changed."""
+    """One tie between two nodes (`op` join: by proof; merge: by an agent), or the end of one (`undoes`). Appended, never changed.
+
+    A tie is live until a later row undoes it; the nodes it ties are one customer. `left_identifier` and `right_identifier` are the
+    two that were proved together, where proof made it.
+    """
 
     table: ClassVar[str] = "join_log"
     id: int
     op: str
-    survivor_id: int
-    other_id: int
+    left_id: int
+    right_id: int
     evidence_ids: str
     rule: str
     actor: str
     at: int
     undoes: int | None = None
+    left_identifier: int | None = None
+    right_identifier: int | None = None
+
+
+@dataclass(slots=True)
+class CannotLink:
+    """Somebody said these two nodes are two people: no later proof joins them by itself, until an agent does (`ended_at`)."""
+
+    table: ClassVar[str] = "cannot_link"
+    id: int
+    left_id: int
+    right_id: int
+    actor: str
+    at: int
+    ended_at: int | None = None
+
+
+@dataclass(slots=True)
+class Suggestion:
+    """A hint that two nodes may be one person: why, and how likely in thousandths. Several a pair; joins nobody."""
+
+    table: ClassVar[str] = "suggestion"
+    id: int
+    left_id: int
+    right_id: int
+    rule: str
+    score: int
+    reason: str
+    at: int
+
+
+@dataclass(slots=True)
+class MatchKey:
+    """A node stands in this block of people who may be alike: only they are compared."""
+
+    table: ClassVar[str] = "match_key"
+    key: str
+    customer_id: int
+
+
+@dataclass(slots=True)
+class Attribute:
+    """Something the business's record or a site says of a node: a view over them is the customer's, none overwrites another's."""
+
+    table: ClassVar[str] = "attribute"
+    id: int
+    customer_id: int
+    name: str
+    value: str
+    source: str
+    at: int
+
+
+@dataclass(slots=True)
+class OptOut:
+    """This address must not be written to on this channel (a STOP). It belongs to the address, whoever holds it: joins do not move it."""
+
+    table: ClassVar[str] = "opt_out"
+    id: int
+    channel_id: int
+    kind: str
+    value: str
+    at: int
+    message_id: int | None = None
+    ended_at: int | None = None
+
+
+@dataclass(slots=True)
+class OneTimeCode:
+    """A code sent to an address that a chat visitor says is theirs. Only a keyed hash of it is kept. `state` is `asked`, `used` or
+    `spent`."""
+
+    table: ClassVar[str] = "one_time_code"
+    id: str
+    channel_id: int
+    device: str
+    kind: str
+    value: str
+    address: str
+    code_hash: str
+    state: str
+    created_at: int
+    expires_at: int
+    tries: int = 0
+    asked_by: int | None = None
+
+
+@dataclass(slots=True)
+class MessageCopy:
+    """An address (canonical, and as it was given) a mail was copied to, beside ours and its sender's: it may be shown that mail, and
+    proves nothing."""
+
+    table: ClassVar[str] = "message_copy"
+    message_id: int
+    value: str
+    address: str
+
+
+@dataclass(slots=True)
+class Spread:
+    """How a conversation's messages lie: what one identifier said or was told on one ticket. No table: read to part two people."""
+
+    ticket_id: int
+    identifier_id: int
+    messages: int
+    last_id: int
+    last_in_id: int | None
 
 
 @dataclass(slots=True)
 class Ticket:
-    """One episode of work. `channel_id` and `identifier_id` are where the customer last wrote from: the default way back."""
+    """One episode of work, of one node for ever (`home_id`). `channel_id` and `identifier_id` are where the customer last wrote from:
+    the default way back."""
 
     table: ClassVar[str] = "ticket"
     id: int
@@ -93,12 +218,14 @@ class Ticket:
     snoozed_until: int | None = None
     waiting_since: int | None = None
     last_inbound_id: int | None = None
+    home_id: int | None = None
 
 
 @dataclass(slots=True)
 class Message:
     """One thing said. `direction` is `in`, `out` or `note`; a note never leaves. `identifier_id` is whom it came from or
-    goes to and is the truth; `conversation_id` is derived from it and cached."""
+    goes to and is the truth; `conversation_id` is derived from it and cached. A note follows its ticket, and so does a message
+    an agent `placed` there."""
 
     table: ClassVar[str] = "message"
     id: int
@@ -124,6 +251,7 @@ class Message:
     provider_id: str | None = None
     draft_key: str | None = None
     raw_id: int | None = None
+    placed: bool = False
 
 
 @dataclass(slots=True)
@@ -195,7 +323,7 @@ class Quarantine:
 class Delivery:
     """Something owed to the outside world: one outbox row.
 
-    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold` or `media`; `target` names the
+    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `media` or `code`; `target` names the
     channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought up to `version`.
     """
 
@@ -237,7 +365,8 @@ class Event:
 
 @dataclass(slots=True)
 class Hold:
-    """One reason not to market to a customer now. The customer is held while any is active and its lease runs."""
+    """One reason not to market to a customer now. The customer is held while any is active and its lease runs. `home_id` is the node
+    it is about, and goes with."""
 
     table: ClassVar[str] = "hold"
     id: int
@@ -248,6 +377,7 @@ class Hold:
     placed_at: int
     lease_until: int
     released_at: int | None = None
+    home_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -344,6 +474,13 @@ RECORDS: tuple[type, ...] = (
     Identifier,
     Evidence,
     JoinLog,
+    CannotLink,
+    Suggestion,
+    MatchKey,
+    Attribute,
+    OptOut,
+    OneTimeCode,
+    MessageCopy,
     Ticket,
     Message,
     Attachment,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hub.storage.hot import HoldFact, SessionFact
+from hub.storage.hot import REACHING, HoldFact, SessionFact
 from hub.storage.writer import StorageBusy
 
 PART = 100  # keys of one statement: about 1 ms
@@ -30,18 +30,29 @@ FROM {asked} CROSS JOIN customer c ON c.id = i.customer_id
 LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
 UNION ALL
 SELECT c.id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
-FROM {asked} CROSS JOIN evidence e ON e.other_id = i.id AND e.proof IN ('claimed', 'record')
+FROM {asked} CROSS JOIN evidence e ON e.other_id = i.id AND e.withdrawn_at IS NULL AND e.proof IN ({proofs})
 CROSS JOIN identifier s ON s.id = e.identifier_id CROSS JOIN customer c ON c.id = s.customer_id
 LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
 """
-FACTS_ONE = _FACTS.format(asked="(SELECT ?1 AS value, ?2 AS kind) a CROSS JOIN identifier i ON i.value = a.value AND i.kind = a.kind")
-# The token's row among them, known by its empty kind: a second statement costs as much as all of this.
-CHECKED = f"""{FACTS_ONE}
-UNION ALL SELECT id, '', '', name, NULL, NULL, NULL, NULL, 0 FROM api_token WHERE token_hash = ?3 AND revoked_at IS NULL
-"""  # noqa: S608  (it is above)
+_ONE = "(SELECT ?1 AS value, ?2 AS kind) a CROSS JOIN identifier i ON i.value = a.value AND i.kind = a.kind AND i.ended_at IS NULL"
+_SEVERAL = "json_each(?1) a CROSS JOIN identifier i ON i.value = a.value ->> 0 AND i.kind = a.value ->> 1 AND i.ended_at IS NULL"
 _ROW = "json_group_array(json_array(customer_id, kind, site, value, id, reason, scope, lease_until, hold_version))"
-_MANY = _FACTS.format(asked="json_each(?1) a CROSS JOIN identifier i ON i.value = a.value ->> 0 AND i.kind = a.value ->> 1")
-FACTS_MANY = f"SELECT {_ROW} FROM ({_MANY})"  # noqa: S608  (both are above)
+
+
+class Statements:
+    """The questions about holds, for the kinds of evidence by which a hold reaches further than its customer's own identifiers."""
+
+    def __init__(self, proofs: Sequence[str]) -> None:
+        listed = ", ".join(f"'{proof}'" for proof in proofs)
+        self.one = _FACTS.format(asked=_ONE, proofs=listed)
+        # The token's row among them, known by its empty kind: a second statement costs as much as all of this.
+        self.checked = (
+            f"{self.one} UNION ALL SELECT id, '', '', name, NULL, NULL, NULL, NULL, 0 "  # noqa: S608
+            "FROM api_token WHERE token_hash = ?3 AND revoked_at IS NULL"
+        )
+        self.many = f"SELECT {_ROW} FROM ({_FACTS.format(asked=_SEVERAL, proofs=listed)})"  # noqa: S608
+
+
 PROGRAM = "SELECT id, name FROM api_token WHERE token_hash = ? AND revoked_at IS NULL"
 SESSION = (
     "SELECT a.id, a.email, a.name, a.role, s.csrf, s.seen_at, s.expires_at, a.disabled_at "
@@ -56,22 +67,26 @@ class SqliteHot:
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS / 1_000, cached_statements=16)
         for pragma in ("query_only=ON", "wal_autocheckpoint=0", "mmap_size=0", f"cache_size=-{CACHE_KIB}"):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
+        self._about = Statements(REACHING)
+
+    def reach(self, proofs: Sequence[str]) -> None:
+        self._about = Statements(proofs)
 
     async def hold_facts(self, keys: Sequence[tuple[str, str]]) -> list[HoldFact]:
         if len(keys) == 1:
-            return [HoldFact._make(row) for row in self._rows(FACTS_ONE, keys[0])]
+            return [HoldFact._make(row) for row in self._rows(self._about.one, keys[0])]
         found: list[HoldFact] = []
         for start in range(0, len(keys), PART):
             if start:
                 await asyncio.sleep(0)
-            [row] = self._rows(FACTS_MANY, (json.dumps(keys[start : start + PART]),))
+            [row] = self._rows(self._about.many, (json.dumps(keys[start : start + PART]),))
             found += [HoldFact._make(fact) for fact in json.loads(row[0])]
         return found
 
     async def checked(self, token: str, keys: Sequence[tuple[str, str]]) -> tuple[tuple[int, str] | None, list[HoldFact]]:
         if len(keys) != 1:
             return await self.api_token(token), await self.hold_facts(keys)
-        rows = self._rows(CHECKED, (*keys[0], token))
+        rows = self._rows(self._about.checked, (*keys[0], token))
         program = next(((row[0], row[3]) for row in rows if not row[1]), None)
         return program, [HoldFact._make(row) for row in rows if row[1]]
 

@@ -9,7 +9,19 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from hub.storage.columns import COLUMNS, COUNTED, INSERT_VALUES, JOIN, MUTABLE, SEQUENCES, UPDATE_VALUES, key_of, listed
+from hub.storage.columns import (
+    COLUMNS,
+    COUNTED,
+    INSERT_VALUES,
+    MUTABLE,
+    RELABEL,
+    SEQUENCES,
+    SPREAD_COLUMNS,
+    SPREAD_REST,
+    UPDATE_VALUES,
+    key_of,
+    listed,
+)
 from hub.storage.facts import Facts, Needs
 from hub.storage.lookups import Query, Rows, look_up
 from hub.storage.sqlite_claim import claimable
@@ -25,7 +37,7 @@ UPDATE = {
     f"WHERE {' AND '.join(f'{chr(34)}{k}{chr(34)}=?' for k in key_of(table))}"
     for table in COLUMNS
 }
-_IN = "IN (SELECT value FROM json_each(?))"
+_IN = "IN (SELECT value FROM json_each(?1))"
 
 
 def _select(table: str, where: str) -> str:
@@ -52,6 +64,11 @@ TICKETS_OF = (
 HOLDS_OF = _select("hold", f"customer_id {_IN} AND released_at IS NULL")
 EXPIRING = _select("hold", "lease_until < ? AND released_at IS NULL ORDER BY lease_until LIMIT 500")
 ASLEEP = _select("ticket", "status = 'snoozed' AND snoozed_until <= ? ORDER BY snoozed_until LIMIT 500")
+HOMES = _select("customer", f"merged_into {_IN}")
+TIES = f"{_select('join_log', f'left_id {_IN}')} UNION {_select('join_log', f'right_id {_IN}')} ORDER BY id"
+CANNOT_LINKS = f"{_select('cannot_link', f'left_id {_IN}')} UNION {_select('cannot_link', f'right_id {_IN}')} ORDER BY id"
+SPREAD = f"{SPREAD_COLUMNS} conversation_id {_IN} {SPREAD_REST}"
+OPT_OUTS = _select("opt_out", f"value {_IN} AND ended_at IS NULL ORDER BY id")
 MESSAGES = _select("message", f"id {_IN}")
 BY_MAIL_ID = _select("message", f"mail_id {_IN} ORDER BY id")
 BY_PROVIDER_ID = _select("message", f"provider_id {_IN}")
@@ -83,6 +100,11 @@ BY_KEYS = {
     "deliveries": DELIVERIES,
     "cards": CARDS,
     "quarantine": QUARANTINE,
+    "homes": HOMES,
+    "ties": TIES,
+    "cannot_links": CANNOT_LINKS,
+    "spread": SPREAD,
+    "opt_outs": OPT_OUTS,
 }
 BY_ARGUMENTS = {"expiring": EXPIRING, "asleep": ASLEEP, "leased": LEASED, "quarantined": QUARANTINED}
 
@@ -129,9 +151,9 @@ def write(execute: Execute, executemany: Execute, facts: Facts) -> None:
         executemany(UPDATE[table], map(UPDATE_VALUES[table], changed.values()))
     for table, column, value in facts.removed:
         execute(f'DELETE FROM "{table}" WHERE "{column}" = ?', (value,))  # noqa: S608
-    for survivor, other in facts.joined:
-        for statement in JOIN:
-            execute(statement, (survivor, other))
+    for name, arguments in facts.relabels:
+        for statement, width in RELABEL[name]:
+            execute(statement, arguments[:width])
     if facts.events:
         for event in facts.events:
             event.seq = facts.new_id("event")

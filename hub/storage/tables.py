@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Text, false, text
 from sqlmodel import Field, SQLModel
 
 SQLModel.metadata = MetaData(
@@ -47,6 +47,7 @@ class Customer(SQLModel, table=True):
     created_at: int = Field(sa_column=_big())
     hold_version: int = Field(sa_column=_big())
     merged_into: int | None = Field(sa_column=_big(nullable=True))
+    own_name: str = Field(sa_column=Column(Text(), nullable=False, server_default=text("''")))
 
 
 _customer = Customer.__table__  # type: ignore[attr-defined]
@@ -76,6 +77,9 @@ class Identifier(SQLModel, table=True):
     address: str = Field(sa_column=_text())
     first_seen: int = Field(sa_column=_big())
     last_proof_at: int = Field(sa_column=_big())
+    home_id: int | None = Field(sa_column=_big(nullable=True))
+    shared_at: int | None = Field(sa_column=_big(nullable=True))
+    ended_at: int | None = Field(sa_column=_big(nullable=True))
 
 
 class Evidence(SQLModel, table=True):
@@ -87,20 +91,101 @@ class Evidence(SQLModel, table=True):
     proof: str = Field(sa_column=_text())
     source: str = Field(sa_column=_text())
     at: int = Field(sa_column=_big())
+    withdrawn_at: int | None = Field(sa_column=_big(nullable=True))
 
 
 class JoinLog(SQLModel, table=True):
     __tablename__ = "join_log"
-    __table_args__ = (Index("ix_join_log_survivor_id", "survivor_id"), Index("ix_join_log_other_id", "other_id"))
+    __table_args__ = (Index("ix_join_log_left_id", "left_id"), Index("ix_join_log_right_id", "right_id"))
     id: int = Field(sa_column=_id())
     op: str = Field(sa_column=_text())
-    survivor_id: int = Field(sa_column=_big())
-    other_id: int = Field(sa_column=_big())
+    left_id: int = Field(sa_column=_big())
+    right_id: int = Field(sa_column=_big())
     evidence_ids: str = Field(sa_column=_text())
     rule: str = Field(sa_column=_text())
     actor: str = Field(sa_column=_text())
     at: int = Field(sa_column=_big())
     undoes: int | None = Field(sa_column=_big(nullable=True))
+    left_identifier: int | None = Field(sa_column=_big(nullable=True))
+    right_identifier: int | None = Field(sa_column=_big(nullable=True))
+
+
+class CannotLink(SQLModel, table=True):
+    __tablename__ = "cannot_link"
+    __table_args__ = (Index("ix_cannot_link_left_id", "left_id"), Index("ix_cannot_link_right_id", "right_id"))
+    id: int = Field(sa_column=_id())
+    left_id: int = Field(sa_column=_big())
+    right_id: int = Field(sa_column=_big())
+    actor: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+    ended_at: int | None = Field(sa_column=_big(nullable=True))
+
+
+class Suggestion(SQLModel, table=True):
+    __tablename__ = "suggestion"
+    __table_args__ = (Index("ix_suggestion_left_id", "left_id"), Index("ix_suggestion_right_id", "right_id"))
+    id: int = Field(sa_column=_id())
+    left_id: int = Field(sa_column=_big())
+    right_id: int = Field(sa_column=_big())
+    rule: str = Field(sa_column=_text())
+    score: int
+    reason: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+
+
+class MatchKey(SQLModel, table=True):
+    __tablename__ = "match_key"
+    __table_args__ = (Index("ix_match_key_customer_id", "customer_id"), {"sqlite_with_rowid": False})
+    key: str = Field(sa_column=Column(Text(), primary_key=True))
+    customer_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
+
+
+class Attribute(SQLModel, table=True):
+    __tablename__ = "attribute"
+    __table_args__ = (Index("ix_attribute_customer_id", "customer_id"),)
+    id: int = Field(sa_column=_id())
+    customer_id: int = Field(sa_column=_big())
+    name: str = Field(sa_column=_text())
+    value: str = Field(sa_column=_text())
+    source: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+
+
+class OptOut(SQLModel, table=True):
+    __tablename__ = "opt_out"
+    __table_args__ = (Index("ix_opt_out_value", "value", "kind"),)
+    id: int = Field(sa_column=_id())
+    channel_id: int
+    kind: str = Field(sa_column=_text())
+    value: str = Field(sa_column=_text())
+    at: int = Field(sa_column=_big())
+    message_id: int | None = Field(sa_column=_big(nullable=True))
+    ended_at: int | None = Field(sa_column=_big(nullable=True))
+
+
+class OneTimeCode(SQLModel, table=True):
+    __tablename__ = "one_time_code"
+    __table_args__ = (Index("ix_one_time_code_value", "value"), Index("ix_one_time_code_device", "device"))
+    id: str = Field(sa_column=Column(Text(), primary_key=True))
+    channel_id: int
+    device: str = Field(sa_column=_text())
+    kind: str = Field(sa_column=_text())
+    value: str = Field(sa_column=_text())
+    address: str = Field(sa_column=_text())
+    code_hash: str = Field(sa_column=_text())
+    state: str = Field(sa_column=_text())
+    created_at: int = Field(sa_column=_big())
+    expires_at: int = Field(sa_column=_big())
+    tries: int
+    asked_by: int | None
+
+
+class MessageCopy(SQLModel, table=True):
+    __tablename__ = "message_copy"
+    __table_args__ = (Index("ix_message_copy_value", "value"), {"sqlite_with_rowid": False})
+    message_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
+    value: str = Field(sa_column=Column(Text(), primary_key=True))
+    address: str = Field(sa_column=_text())
 
 
 class Ticket(SQLModel, table=True):
@@ -129,6 +214,7 @@ class Ticket(SQLModel, table=True):
     snoozed_until: int | None = Field(sa_column=_big(nullable=True))
     waiting_since: int | None = Field(sa_column=_big(nullable=True))
     last_inbound_id: int | None = Field(sa_column=_big(nullable=True))
+    home_id: int | None = Field(sa_column=_big(nullable=True))
 
 
 class Message(SQLModel, table=True):
@@ -161,6 +247,7 @@ class Message(SQLModel, table=True):
     provider_id: str | None = Field(sa_column=_text(nullable=True))
     draft_key: str | None = Field(sa_column=_text(nullable=True))
     raw_id: int | None = Field(sa_column=_big(nullable=True))
+    placed: bool = Field(sa_column=Column(Boolean(), nullable=False, server_default=false()))
 
 
 # Partial: a text message has neither, and pays nothing for these.
@@ -174,6 +261,8 @@ Index(
     sqlite_where=_message.c.provider_id.is_not(None),
     postgresql_where=_message.c.provider_id.is_not(None),
 )
+# What an agent gave to another customer: its sender still sees it, wherever it stands.
+Index("ix_message_placed", _message.c.identifier_id, sqlite_where=_message.c.placed, postgresql_where=_message.c.placed)
 Index(
     "uq_message_draft_key",
     _message.c.draft_key,
@@ -324,6 +413,7 @@ class Hold(SQLModel, table=True):
     placed_at: int = Field(sa_column=_big())
     lease_until: int = Field(sa_column=_big())
     released_at: int | None = Field(sa_column=_big(nullable=True))
+    home_id: int | None = Field(sa_column=_big(nullable=True))
 
 
 _hold = Hold.__table__  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from hub.policy import Policy
 from hub.storage.facts import Work
 from hub.storage.records import Event
 
@@ -37,6 +38,7 @@ class Writer(Protocol):
     """Where decisions become rows."""
 
     clock: Clock  # microseconds UTC
+    policy: Policy  # the rules decisions follow
 
     async def run(self, work: Work[R]) -> R:
         """Decide and commit one unit of work, batched with whatever else waits.

@@ -207,10 +207,11 @@ class Feed:
         for event in batch:
             if event.customer_id is None:
                 continue
-            if event.type == "customer.joined":
+            if event.type in ("customer.merged", "customer.unmerged", "customer.split"):
                 # At once: the next event may bear the survivor's id before anything was read again.
-                for stream in tuple(self._of.get(json.loads(event.data).get("other"), ())):
-                    self.listen(stream, stream.customers | {event.customer_id})
+                both = {event.customer_id, json.loads(event.data).get("other")}
+                for stream in {stream for customer_id in both for stream in self._of.get(customer_id, ())}:
+                    self.listen(stream, stream.customers | both)
             for stream in self._of.get(event.customer_id, ()):
                 parts.setdefault(stream, []).append(event)
         for stream, events in parts.items():

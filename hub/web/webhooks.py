@@ -131,8 +131,8 @@ async def _understand(
         return "", await ingest(hub, bound, said, trusted=verdict is Verdict.GOOD, raw=await _raw(hub, seen, verdict))
     except Unparseable as error:
         return str(error) or "It cannot be read.", None
-    except NoSender:
-        return "The sender's address is none that could be answered.", None
+    except NoSender as error:
+        return str(error), None
     except (StorageBusy, OSError):
         raise
     except Exception as error:
@@ -143,7 +143,7 @@ async def _understand(
 
 async def ingest(hub: Hub, bound: BoundChannel, said: Sequence[Inbound], *, trusted: bool, raw: Raw | None) -> Outcome:
     """Store what was said: files first, synced, then everything in one commit."""
-    items = tuple([await prepare(one, trusted, hub.blobs, lambda token: reply_token_names(hub.secret, token)) for one in said])
+    items = tuple([await prepare(one, trusted, hub.policy, hub.blobs, lambda token: reply_token_names(hub.secret, token)) for one in said])
     return await hub.writer.run(Ingest(bound.rule.id, items, raw))
 
 

@@ -280,7 +280,7 @@ async def test_a_customers_stream_follows_a_join_at_once() -> None:
     feed = Feed()
     stream = feed.subscribe_customers(said)
     feed.listen(stream, frozenset({2}))
-    feed.publish([of(1, 1), of(2, 1, "customer.joined", '{"other": 2}'), of(3, 1)])
+    feed.publish([of(1, 1), of(2, 1, "customer.merged", '{"other": 2}'), of(3, 1)])
     assert await drain(stream) == [3], "what the survivor said before is not this visitor's news"
 
 

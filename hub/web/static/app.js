@@ -494,7 +494,7 @@ function heard({ kind, id, changes }) {
     if (!/^(message|note|ticket|customer|hold|attachment)\./.test(change.type)) continue;
     if (change.type !== "message.updated") parts.add("views").add("list");
     if (change.customer_id === mine) { parts.add("conversation"); if (change.type !== "message.updated") parts.add("customer"); }
-    if (change.type === "customer.joined") ALL.forEach((part) => parts.add(part));
+    if (["customer.merged", "customer.unmerged", "customer.split"].includes(change.type)) ALL.forEach((part) => parts.add(part));
   }
   if (parts.size) refresh([...parts]).then(markRead);
 }
