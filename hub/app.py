@@ -24,11 +24,15 @@ from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.quarantine import SweepUnverified
 from hub.conversations.recovery import Recovery
-from hub.delivery.carriers import CardCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
+from hub.customers.canonical import canonical
+from hub.customers.codes import sweep_codes
+from hub.customers.site_keys import KeySets, unfetchable
+from hub.customers.suggestions import Suggestions
+from hub.delivery.carriers import CardCarrier, CodeCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
 from hub.delivery.outbox import Outbox
 from hub.delivery.owed import introduce
 from hub.delivery.reconciler import Reconciler
-from hub.delivery.tokens import file_token, reply_token, reply_token_names
+from hub.delivery.tokens import file_token, one_time_code, reply_token, reply_token_names
 from hub.holds.ledger import RenewLeases
 from hub.http import GuardedHttp
 from hub.policy import DAY, ChannelRule, Policy
@@ -39,6 +43,7 @@ from hub.storage.writer import Clock, StorageBusy, wall_clock
 from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed
+from hub.web.visitors import CHAT
 
 if TYPE_CHECKING:
     from connectors.sandbox.actor import SandboxActor
@@ -81,6 +86,8 @@ def configure(settings: Settings, secret: bytes) -> Configured:
         site = getattr(own, "site", None)
         if site is not None and site not in settings.sites:
             faults.append(f"channels.{name}.site: there is no site {site!r} under `sites`. Add it there, or correct the name.")
+    for name, one in settings.sites.items():
+        faults += [f"sites.{name}.jwks_url: {fault}" for fault in unfetchable(one.jwks_url, settings.allowed_hosts)]
     rooms: dict[str, Room] = {}
     for name, entry in settings.rooms.items():
         cls, own = _settings("rooms", name, entry, connectors.ROOMS, faults)
@@ -162,7 +169,7 @@ def sandbox_secrets(settings: Settings) -> SandboxSecrets:
         slack_signing_secret=str(slack.get("signing_secret", "")),
         slack_bot_token=str(slack.get("bot_token", "")),
         webhook_secret=str(first(settings.destinations, "webhook").get("secret", "")),
-        site_key=site.key.get_secret_value() if site else "",
+        site_key=next((key.get_secret_value() for _, key in site.secrets), "") if site else "",
         site_audience=site.audience if site else "",
     )
 
@@ -233,6 +240,14 @@ class Running:
             rooms=tuple(built.rooms),
             destinations=tuple(built.destinations),
             channels={bound.rule.id: bound.rule for bound in channels.values()},
+            region=settings.identity.default_region,
+            own_domains=frozenset(domain.lower().lstrip("@") for domain in settings.identity.own_domains),
+            own_addresses=frozenset(
+                address
+                for name, bound in channels.items()
+                if bound.rule.mails and (address := canonical("email", built.channels[name][0].address)) is not None
+            ),
+            claims_held=settings.identity.claimed_addresses_held,
             mail_domain=settings.server.public_url.partition("//")[2].partition("/")[0].partition(":")[0],
         )
         self._engine.follow_rules(policy)
@@ -250,6 +265,7 @@ class Running:
                 "card": CardCarrier(built.rooms, reader, {b.rule.id: b.rule.label for b in channels.values()}, public_url),
                 "hold": HoldCarrier(built.destinations, http, self._clock),
                 "media": MediaCarrier(channels, reader, blobs, http),
+                "code": CodeCarrier(channels, reader, http, lambda code: one_time_code(secret, code), writer.clock, policy.mail_domain),
             },
             paces=built.paces,
         )
@@ -269,11 +285,13 @@ class Running:
             outbox=outbox,
         )
         self._recovery = Recovery(channels, reader, writer, blobs, http, lambda token: reply_token_names(secret, token))
+        self._suggestions = Suggestions(reader, writer)
         self._reconciler = Reconciler(channels, reader, writer, http, policy)
         if not self._serving:
             return
         await self._engine.follow(newest, feed.publish, outbox.wake)
         app = routes.build(hub)
+        app[CHAT].key_sets = KeySets(http)
         if settings.sandbox.enabled:
             await self._start_sandbox(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN, handle_signals=False)
@@ -290,9 +308,11 @@ class Running:
         await outbox.start(release_leases=not self._engine.shared)
         await self._reconciler.start()
         await self._recovery.start()
+        await self._suggestions.start()
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
         self._every(SWEEP_EVERY, self._sweep_logins)
+        self._every(SWEEP_EVERY, self._sweep_codes)
         self._every(SWEEP_EVERY, self._sweep_quarantine)
 
     def _allowed_hosts(self) -> list[str]:
@@ -349,6 +369,9 @@ class Running:
     async def _sweep_logins(self) -> None:
         await sessions.sweep_logins(self._reader, self._writer, self._clock())
 
+    async def _sweep_codes(self) -> None:
+        await sweep_codes(self._reader, self._writer, self._clock())
+
     async def _sweep_quarantine(self) -> None:
         await self._writer.run(SweepUnverified(tuple(self.hub.policy.channels)))
 
@@ -357,7 +380,7 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for part in (getattr(self, "_recovery", None), getattr(self, "_reconciler", None)):
+        for part in (getattr(self, name, None) for name in ("_suggestions", "_recovery", "_reconciler")):
             if part is not None:
                 await part.stop()
         hub = getattr(self, "hub", None)

@@ -6,6 +6,7 @@ What agents and administrators change while the hub runs lives in the database, 
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -60,20 +61,90 @@ class HoldSettings(_Section):
         return self
 
 
-class SiteSettings(_Section):
-    """A web site that embeds the chat widget and may tell us who its visitors are."""
+class SiteKeySettings(_Section):
+    """One of several secrets a site's server may sign with. A token that names a `kid` is tried with that key alone."""
 
-    key: SecretStr  # HS256 key the site's server signs visitors with
-    audience: str = "support-hub"
+    key: SecretStr
+    kid: str = Field(default="", max_length=200)
+
+    @field_validator("key")
+    @classmethod
+    def _usable(cls, value: SecretStr) -> SecretStr:
+        return _secret(value)
+
+
+class IdentitySettings(_Section):
+    default_region: str = Field(default="", pattern=r"^([A-Z]{2})?$")  # ISO 3166 country of numbers that people type without one
+    own_domains: tuple[str, ...] = ()  # whoever mails from there is one of us: kept in quarantine, never a customer
+    claimed_addresses_held: int = Field(default=3, ge=0, le=20)  # addresses a customer merely claims that their hold covers; 0: none
+
+
+class SiteSettings(_Section):
+    """A web site that embeds the chat widget and may tell us who its visitors are.
+
+    Its server signs them with one secret (`key`), one of several (`keys`), or a private key whose public half its `jwks_url` serves.
+    Exactly one of the three: a key is for one kind of signature, so a token can never choose what it is checked with.
+    """
+
+    key: SecretStr | None = None  # HS256
+    keys: tuple[SiteKeySettings, ...] = Field(default=(), max_length=10)  # HS256, while one follows another
+    jwks_url: str = ""  # RS256 and ES256: a JSON Web Key Set (RFC 7517)
+    audience: str = Field(default="support-hub", min_length=1)
     trust_email: bool = False  # an `email` with `email_verified: true` in the token proves that address
+    trust_phone: bool = False  # a `phone_number` with `phone_number_verified: true` proves that number
     origins: tuple[str, ...] = ()  # pages that may embed the widget
 
     @field_validator("key")
     @classmethod
-    def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < 32:
-            raise ValueError("must have at least 32 characters (make one with: openssl rand -hex 32)")
+    def _usable(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else _secret(value)
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/@?#\\]+([/?][^\s\\#]*)?", value):
+            raise ValueError("must be the https:// address of a JSON Web Key Set, without a user name or password")
         return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_key(self) -> SiteSettings:
+        named = [name for name in ("key", "keys", "jwks_url") if getattr(self, name)]
+        if len(named) != 1:
+            raise ValueError(
+                f"{' and '.join(named) or 'no key'} given; name exactly one of key (one HS256 secret), keys (several, to change them) "
+                "and jwks_url (RS256 or ES256)"
+            )
+        kids = [one.kid for one in self.keys if one.kid]
+        if len(set(kids)) < len(kids):
+            raise ValueError("keys: two have the same kid; give each its own")
+        return self
+
+    @property
+    def secrets(self) -> tuple[tuple[str, SecretStr], ...]:
+        """The HS256 secrets as (kid, secret); none for a site with a key set."""
+        return (("", self.key),) if self.key is not None else tuple((one.kid, one.key) for one in self.keys)
+
+
+# What the encoding of an RSA or an elliptic-curve key says it is: its object identifiers (RFC 8017, appendix C; RFC 5480, section 2.1.1).
+_KEY_KINDS = (bytes.fromhex("2a864886f70d0101"), bytes.fromhex("2a8648ce3d0201"))
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    """A secret to sign with: long enough, and no key that others may know. Raises ValueError."""
+    text = value.get_secret_value().strip()
+    if len(text) < 32:
+        raise ValueError("must have at least 32 characters (make one with: openssl rand -hex 32)")
+    try:
+        der = base64.b64decode(re.sub(r"[\s=]", "", text) + "==", altchars=b"-_" if re.search(r"[-_]", text) else None)
+    except ValueError:
+        der = b""
+    # The classical confusion: with a public key as the secret, whoever can read that key signs as anybody.
+    if re.search(r"-{4}[- ]BEGIN |^(ssh|ecdsa|sk-ssh|sk-ecdsa)-|\"kty\"", text) or any(kind in der for kind in _KEY_KINDS):
+        raise ValueError(
+            "is a public or private key, not a secret. For RS256 or ES256 serve the public key as a JSON Web Key Set and name its "
+            "address in jwks_url; for HS256 make a secret with: openssl rand -hex 32"
+        )
+    return value
 
 
 class SandboxSettings(_Section):
@@ -93,6 +164,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     conversations: ConversationSettings = ConversationSettings()
     holds: HoldSettings = HoldSettings()
+    identity: IdentitySettings = IdentitySettings()
     sites: dict[str, SiteSettings] = {}
     # Each entry's `type` names a connector, which checks the rest of it.
     channels: dict[str, dict[str, Any]] = {}

@@ -1,20 +1,21 @@
 """Visitors of a site that embeds the chat: what the site's own token proves, and which session follows from it. Pure.
 
-A site's server signs a JWT (RFC 7519, HS256) over who its visitor is. An HMAC over the id alone would never expire and would leave
-the e-mail beside it unsigned; here everything that counts is inside the token and the token lives for an hour at most.
+A site's server signs a JWT (RFC 7519) over who its visitor is. An HMAC over the id alone would never expire and would leave the
+e-mail beside it unsigned; here everything that counts is inside the token and the token lives for an hour at most.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from hub.config import SiteSettings
-from hub.contract import PROVING, Claim, Identified
+from hub.contract import PROVING, Claim, Identified, Ignored
 from hub.customers.canonical import canonical
 from hub.customers.disclosure import ProvedKey
+from hub.customers.site_keys import SiteKey, accepted, fitting, secrets_of
 
 MAX_TOKEN = 8_192  # characters
 LONGEST_LIFE = 3_600  # seconds ahead that `exp` may lie
@@ -37,6 +38,8 @@ class VisitorSession(Protocol):
     def email(self) -> str: ...
     @property
     def name(self) -> str: ...
+    @property
+    def phone(self) -> str: ...
 
 
 @runtime_checkable
@@ -50,7 +53,7 @@ class VisitorChannel(Protocol):
     @property
     def new_visitors_per_minute(self) -> int: ...
 
-    def issue(self, device: str, now: float, *, user_id: str = "", email: str = "", name: str = "") -> str:
+    def issue(self, device: str, now: float, *, user_id: str = "", email: str = "", phone: str = "", name: str = "") -> str:
         """A token for this browser session."""
         ...
 
@@ -69,40 +72,97 @@ class NotIdentified(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a valid site token says the visitor is. `email` only where the site's word for it counts."""
+    """Who a valid site token says the visitor is. `email` and `phone` only where the site's word for them counts; `token_id` is the
+    token's `jti`, or empty."""
 
     user_id: str
     email: str = ""
     name: str = ""
+    phone: str = ""
+    token_id: str = ""
 
 
-def identify(token: str, site: SiteSettings, now: float) -> Identity:
-    """Read a site's token; `now` is unix seconds. Raises NotIdentified. Nothing outside the token is ever looked at."""
+def heading(token: str) -> Mapping[str, Any]:
+    """A token's header, of which nothing is believed: it only helps to find the key. Raises NotIdentified."""
     import jwt  # with its cryptography a tenth of a second, spared a hub without chat
 
     if not token or len(token) > MAX_TOKEN:
         raise NotIdentified("the token is empty" if not token else f"the token is longer than {MAX_TOKEN} characters")
     try:
-        claims = jwt.decode(
-            token,
-            site.key.get_secret_value(),
-            algorithms=["HS256"],  # never the token's own choice: `none` and key confusion end here
-            audience=site.audience,
-            # Times are judged below, against the clock handed in.
-            options={"require": ["exp", "aud", "sub"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
-        )
-    except jwt.InvalidTokenError as error:
-        raise NotIdentified(_explain(error, site)) from None
+        header = jwt.get_unverified_header(token)
+    except jwt.DecodeError:
+        raise NotIdentified("this is not a JWT") from None
+    except jwt.InvalidTokenError:
+        raise NotIdentified("the token's header cannot be read: `kid` must be text, and no extension (`crit`) is understood") from None
+    if "crit" in header or header.get("b64", True) is not True:  # RFC 7515, section 4.1.11: what is not understood is refused
+        raise NotIdentified("the token's header asks for an extension (`crit`, `b64`); none is understood")
+    return header
+
+
+def identify(token: str, site: SiteSettings, now: float, keys: Sequence[SiteKey] | None = None) -> Identity:
+    """Read a site's token; `now` is unix seconds, `keys` are the site's (None: the secrets it is configured with). Raises NotIdentified.
+
+    Nothing outside the token is ever looked at.
+    """
+    header = heading(token)
+    claims = _verified(token, header, site, secrets_of(site) if keys is None else keys)
     _check_times(claims, now)
     user_id = claims["sub"]
     if user_id != user_id.strip() or not user_id.isprintable() or len(user_id) > 256 or canonical("user_id", user_id) is None:
         raise NotIdentified("`sub` is no usable id: it must be the visitor's own account id at your site, at most 256 characters")
-    email, name = claims.get("email"), claims.get("name")
-    address = email.strip() if isinstance(email, str) else ""
-    # Printable: JSON can spell half a surrogate pair, which no database takes.
-    proved = site.trust_email and claims.get("email_verified") is True and address.isprintable() and canonical("email", address) is not None
+    token_id = claims.get("jti", "")
+    if "jti" in claims and not (isinstance(token_id, str) and 0 < len(token_id) <= 256):
+        raise NotIdentified("`jti` must be text of at most 256 characters, another for each token")
+    name = claims.get("name")
     shown = "".join(c for c in name if c.isprintable()).strip()[:100] if isinstance(name, str) else ""
-    return Identity(user_id, address if proved else "", shown)
+    email = _vouched(claims, "email", "email", site.trust_email)
+    phone = _vouched(claims, "phone", "phone_number", site.trust_phone)
+    # A number of a country without its code would be read as somebody else's, in another country.
+    return Identity(user_id, email, shown, phone if phone.startswith("+") else "", token_id)
+
+
+def _vouched(claims: Mapping[str, Any], kind: str, name: str, trusted: bool) -> str:
+    """An address the site says it has verified itself (OpenID Connect Core 1.0, section 5.1), where its word is trusted; else ""."""
+    value = claims.get(name)
+    if not trusted or claims.get(f"{name}_verified") is not True or not isinstance(value, str):
+        return ""
+    address = value.strip()
+    # Printable: JSON can spell half a surrogate pair, which no database takes.
+    return address if address.isprintable() and canonical(kind, address) is not None else ""
+
+
+def _verified(token: str, header: Mapping[str, Any], site: SiteSettings, keys: Sequence[SiteKey]) -> dict[str, Any]:
+    """The claims of a token one of these keys signed, for this audience. Its times are not judged."""
+    import jwt
+
+    algorithms = accepted(site)
+    if header.get("alg") not in algorithms:  # never the token's own choice: `none` and key confusion end here
+        raise NotIdentified(f"the token is not signed with {' or '.join(algorithms)}")
+    chosen = fitting(keys, header)
+    if not chosen:
+        raise NotIdentified(
+            "the address sites.<site>.jwks_url serves no key of this `kid` and algorithm (a new one is looked for once a minute)"
+            if site.jwks_url
+            else "the token's `kid` names none of sites.<site>.keys"
+        )
+    for key in chosen:
+        try:
+            return jwt.decode(
+                token,
+                key.material,
+                algorithms=[key.algorithm],
+                audience=site.audience,
+                # Times are judged later, against the clock handed in.
+                options={"require": ["exp", "aud", "sub"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            )
+        except jwt.InvalidSignatureError:
+            continue
+        except jwt.PyJWTError as error:
+            raise NotIdentified(_explain(error, site)) from None
+    raise NotIdentified(
+        "the signature does not fit: the site signs with another key than "
+        + ("sites.<site>.jwks_url serves" if site.jwks_url else f"sites.<site>.{'keys' if site.keys else 'key'} here")
+    )
 
 
 def _check_times(claims: dict[str, Any], now: float) -> None:
@@ -127,10 +187,9 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
 def _explain(error: Exception, site: SiteSettings) -> str:
     # PyJWT's own texts may quote the token; these do not. https://pyjwt.readthedocs.io/en/stable/api.html#exceptions
     words = {
-        "InvalidSignatureError": "the signature does not fit: the site signs with another key than sites.<site>.key here",
-        "InvalidAlgorithmError": "the token is not signed with HS256",
         "InvalidAudienceError": f"`aud` must be {site.audience!r}",
         "InvalidSubjectError": "`sub` must be a string (write the id as text)",
+        "InvalidJTIError": "`jti` must be text of at most 256 characters, another for each token",
         "MissingRequiredClaimError": f"a claim is missing: the token needs `sub`, `exp` and `aud` ({site.audience!r})",
     }
     return words.get(type(error).__name__, "this is not a JWT")
@@ -160,6 +219,17 @@ def next_session(old: VisitorSession | None, asked: bool, identity: Identity | N
     if asked or now >= old.expires_at or old.site != site:
         return NextSession(True, True)
     return NextSession(False, False)
+
+
+def is_again(identity: Identity, old: VisitorSession | None, site: str, now: float) -> bool:
+    """Whether this browser is that person already: then a token it used before says nothing new, and takes nothing away."""
+    return old is not None and now < old.expires_at and (old.user_id, old.site) == (identity.user_id, site)
+
+
+def first_use(site: str, token_id: str) -> Ignored:
+    """What the hub is told of a token with an id, before anything follows from it: told a second time, it is a duplicate."""
+    digest = hashlib.sha256(f"{site}\0{token_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return Ignored(provider_key=f"jti:{digest}", reason="a site's token was used")
 
 
 def identified(session: VisitorSession, claims: Sequence[Claim], token: str) -> Identified:

@@ -11,7 +11,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,14 +20,18 @@ import structlog
 from aiohttp import web
 
 from hub.config import Settings
+from hub.customers.codes import KINDS, ProvingChannel, ProvingSession, masked, way
 from hub.customers.disclosure import ProvedKey
+from hub.customers.site_keys import KeysAway, KeySets
 from hub.customers.visitors import (
     Identity,
     NotIdentified,
-    VisitorChannel,
     VisitorSession,
+    first_use,
+    heading,
     identified,
     identify,
+    is_again,
     next_session,
     proved_keys,
 )
@@ -35,7 +39,7 @@ from hub.sessions import address_key
 from hub.storage.writer import StorageBusy
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.security import client_address
-from hub.web.webhooks import accept
+from hub.web.webhooks import accept, ingest
 
 log = structlog.get_logger("hub.chat")
 
@@ -72,7 +76,7 @@ class Buckets:
 class Chat:
     """What these routes keep while the process runs. Nothing here is lost that matters."""
 
-    desks: Mapping[str, VisitorChannel] | None = None  # by channel; told at the first request, when the hub is there
+    desks: Mapping[str, ProvingChannel] | None = None  # by channel; told at the first request, when the hub is there
     origins: dict[str, frozenset[str]] = field(default_factory=dict)
     newcomers: dict[str, Buckets] = field(default_factory=dict)
     messages: Buckets = field(default_factory=lambda: Buckets(10, 10))
@@ -80,15 +84,19 @@ class Chat:
     # By address and not by visitor: a new visitor costs nothing, the disk does.
     uploads: Buckets = field(default_factory=lambda: Buckets(20, 60))
     reads: Buckets = field(default_factory=lambda: Buckets(40, 10))
+    codes: Buckets = field(default_factory=lambda: Buckets(10, 3_600))  # by address: a new visitor costs nothing, a text does
+    all_codes: dict[str, Buckets] = field(default_factory=dict)
     streams: Counter[str] = field(default_factory=Counter)
     clock: Callable[[], float] = time.time  # unix seconds
+    key_sets: KeySets | None = None  # of sites that serve their keys; handed over where the hub is put together
 
-    def among(self, hub: Hub) -> Mapping[str, VisitorChannel]:
+    def among(self, hub: Hub) -> Mapping[str, ProvingChannel]:
         """The chat channels of this hub, by name."""
         if self.desks is None:
-            self.desks = {name: bound.connector for name, bound in hub.channels.items() if isinstance(bound.connector, VisitorChannel)}
+            self.desks = {name: bound.connector for name, bound in hub.channels.items() if isinstance(bound.connector, ProvingChannel)}
             self.origins = {name: allowed_origins(hub.settings, desk.site) for name, desk in self.desks.items()}
             self.newcomers = {name: Buckets(desk.new_visitors_per_minute, 60) for name, desk in self.desks.items()}
+            self.all_codes = {name: Buckets(desk.codes_per_hour, 3_600) for name, desk in self.desks.items() if desk.codes_per_hour}
         return self.desks
 
 
@@ -115,7 +123,7 @@ def allowed_origins(settings: Settings, site: str) -> frozenset[str]:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _embedded(request: web.Request) -> tuple[VisitorChannel | None, str | None]:
+def _embedded(request: web.Request) -> tuple[ProvingChannel | None, str | None]:
     """The chat channel a request is for, and the page it comes from if that may embed it."""
     if not request.path.startswith(("/in/", "/chat/")):
         return None, None
@@ -139,7 +147,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-def _limit(request: web.Request, desk: VisitorChannel) -> web.Response | None:
+def _limit(request: web.Request, desk: ProvingChannel) -> web.Response | None:
     """The refusal of a message that is too large or one too many, before any of it is read."""
     chat, ticking = request.app[CHAT], time.monotonic()
     if request.content_length is None:
@@ -186,12 +194,12 @@ class View:
 
     hub: Hub
     channel: str
-    session: VisitorSession
+    session: ProvingSession
     keys: tuple[ProvedKey, ...]
     channel_ids: tuple[int, ...]
 
 
-def _desk(request: web.Request) -> tuple[Hub, BoundChannel, VisitorChannel]:
+def desk_of(request: web.Request) -> tuple[Hub, BoundChannel, ProvingChannel]:
     name = request.match_info["channel"]
     hub = request.app[HUB]
     desk = request.app[CHAT].among(hub).get(name)
@@ -201,10 +209,10 @@ def _desk(request: web.Request) -> tuple[Hub, BoundChannel, VisitorChannel]:
 
 
 def view_of(request: web.Request) -> View:
-    hub, bound, desk = _desk(request)
+    hub, bound, desk = desk_of(request)
     session = desk.session(_bearer(request))
     chat = request.app[CHAT]
-    if session is None or chat.clock() >= session.expires_at:
+    if session is None or chat.clock() >= session.good_until:
         raise refusal(web.HTTPUnauthorized, "This visitor token is unknown here or has expired. Begin or resume a session.")
     if wait := chat.reads.wait(session.device, time.monotonic()):
         raise refusal(web.HTTPTooManyRequests, "Too many requests at once.", wait)
@@ -243,7 +251,7 @@ def _foreign(origin: str | None, site: str) -> str:
     return f"This page's origin may not embed the chat. Add {origin[:200]} to sites.{site}.origins in config.yaml."
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def body_of(request: web.Request) -> dict[str, Any]:
     if (request.content_length or 0) > MAX_SESSION_BODY:
         raise _refused_size()
     raw = await request.read()
@@ -268,21 +276,28 @@ def _refused_size() -> web.HTTPException:
 @routes.post("/chat/{channel}/session")
 async def begin(request: web.Request) -> web.Response:
     """Begin, resume or identify a visitor's session: {resume?, identify?} -> {token, visitor, identified, ...}."""
-    hub, bound, desk = _desk(request)
+    hub, bound, desk = desk_of(request)
     chat = request.app[CHAT]
-    body = await _body(request)
+    body = await body_of(request)
     resume = body.get("resume")
     old = desk.session(resume) if isinstance(resume, str) else None
     limit, key = (chat.sessions, old.device) if old else (chat.newcomers[bound.rule.name], address_key(client_address(request)))
     if wait := limit.wait(key, time.monotonic()):
         return refuse(429, "Too many chat sessions at once. Try again shortly.", wait)
     now = chat.clock()
-    identity, problem = _identify(hub, desk, body, now)
+    try:
+        identity, problem = await _identify(hub, chat, desk, old, body, now)
+    except StorageBusy:
+        return refuse(503, "The hub cannot store this now. Nothing was changed; try again shortly.", 2.0)
     following = next_session(old, "identify" in body, identity, desk.site, now)
     device = secrets.token_hex(16) if old is None or following.fresh else old.device
     if following.renew or not isinstance(resume, str):
         who = following.identity or Identity("")
-        token = desk.issue(device, now, user_id=who.user_id, email=who.email, name=who.name)
+        # What a code proved goes with the browser and the person: whoever signs in at a browser has proved nothing there yet.
+        proofs = old.proofs if old is not None and not following.fresh and old.user_id == who.user_id else ()
+        token = desk.issue(device, now, user_id=who.user_id, email=who.email, phone=who.phone, name=who.name, proofs=proofs)
+    elif old is not None and now >= old.good_until:
+        token = again(desk, old, now)  # what a code proved has ended; the site's word for who it is has not
     else:
         token = resume
     session = desk.session(token)
@@ -292,32 +307,75 @@ async def begin(request: web.Request) -> web.Response:
             await accept(hub, bound, [identified(session, desk.claims(session), body["identify"])])
         except StorageBusy:
             return refuse(503, "The hub cannot store this now. Nothing was changed; try again shortly.", 2.0)
+    return told(hub, bound, desk, token, problem)
+
+
+def again(desk: ProvingChannel, old: ProvingSession, now: float, proofs: Iterable[tuple[str, str]] = ()) -> str:
+    """A token for the same session, with what was proved since and without what no longer counts; a site's word lasts no longer by it."""
+    return desk.issue(
+        old.device,
+        now,
+        user_id=old.user_id,
+        email=old.email,
+        phone=old.phone,
+        name=old.name,
+        proofs=(*old.proofs, *proofs),
+        until=old.expires_at if old.user_id else None,
+    )
+
+
+def told(hub: Hub, bound: BoundChannel, desk: ProvingChannel, token: str, problem: str = "") -> web.Response:
+    """A session as its browser is told it: with the addresses that codes proved, and the kinds a code could be sent to."""
+    session = desk.session(token)
+    assert session is not None
     answer = {
         "token": token,
         "visitor": session.device,
         "identified": bool(session.user_id),
         "name": session.name,
-        "expires": session.expires_at,
+        "expires": session.good_until,
         "welcome": desk.welcome,
+        "proved": [masked(kind, value) for kind, value, _ in session.proofs],
+        "codes": [kind for kind in KINDS if desk.codes_per_hour and way(bound.rule, kind, hub.policy) is not None],
     }
     return web.json_response(answer | ({"problem": problem} if problem else {}), headers={"Cache-Control": "no-store"})
 
 
-def _identify(hub: Hub, desk: VisitorChannel, body: Mapping[str, Any], now: float) -> tuple[Identity | None, str]:
+async def _identify(
+    hub: Hub, chat: Chat, desk: ProvingChannel, old: VisitorSession | None, body: Mapping[str, Any], now: float
+) -> tuple[Identity | None, str]:
+    """Who the site's token in this request proves the visitor to be, or why nobody. Raises StorageBusy."""
     if "identify" not in body:
         return None, ""
-    token = body["identify"]
+    token, site = body["identify"], hub.settings.sites[desk.site]
     try:
         if not isinstance(token, str):
             raise NotIdentified("the token must be a string")
-        return identify(token, hub.settings.sites[desk.site], now), ""
-    except NotIdentified as error:
+        keys = await chat.key_sets.of(desk.site, site, heading(token)) if chat.key_sets is not None else None
+        identity = identify(token, site, now, keys)
+        if (
+            identity.token_id
+            and not await _is_first_use(hub, chat, desk.site, identity.token_id)
+            and not is_again(identity, old, desk.site, now)
+        ):
+            raise NotIdentified("this token was used before, by another browser or before a logout (`jti`); sign a new one for each page")
+    except (NotIdentified, KeysAway) as error:
         log.info("visitor not identified", site=desk.site, problem=str(error))
         return None, str(error)
+    return identity, ""
 
 
-def _is_told(old: VisitorSession | None, session: VisitorSession, now: float) -> bool:
+async def _is_first_use(hub: Hub, chat: Chat, site: str, token_id: str) -> bool:
+    """Note that a token was used, and whether it is the first time. Raises StorageBusy."""
+    # All widgets of a site ask in one place, so that what was used at one is used at all.
+    places = [hub.channels[name] for name, desk in chat.among(hub).items() if desk.site == site]
+    outcome = await ingest(hub, min(places, key=lambda bound: bound.rule.id), [first_use(site, token_id)], trusted=True, raw=None)
+    return outcome.duplicates == 0
+
+
+def _is_told(old: ProvingSession | None, session: ProvingSession, now: float) -> bool:
     """Whether the hub knows this already: every page of a site renews its visitor's token, and that is no news."""
     if old is None or now >= old.expires_at:
         return False
-    return (old.device, old.user_id, old.email, old.name) == (session.device, session.user_id, session.email, session.name)
+    before, after = ((one.device, one.user_id, one.email, one.phone, one.name) for one in (old, session))
+    return before == after
