@@ -283,7 +283,7 @@ class Ingest:
         ticket.preview = preview(said.text, said.subject, len(said.attachments))
         ticket.last_inbound_id = message.id
         ticket.version += 1
-        if not said.automatic:
+        if not said.automatic and said.opts != "out":  # whoever says stop here is not answered here
             ticket.channel_id = self.channel_id
             ticket.identifier_id = sender.identifier.id
 

@@ -45,6 +45,7 @@ def connect(path: Path) -> sqlite3.Connection:
         "mmap_size=0",
         "journal_size_limit=67108864",
         "temp_store=MEMORY",
+        "cache_size=-32768",  # KiB: the upper levels of the indexes, so that who is known costs the same among a million
     ):
         connection.execute(f"PRAGMA {pragma}")
     return connection

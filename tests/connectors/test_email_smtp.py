@@ -260,6 +260,17 @@ async def test_a_mail_arrives_whole_at_a_real_server():
     assert [part.get_payload(decode=True) for part in found.iter_attachments()] == [b"%PDF\x00\xff"]
 
 
+async def test_copies_go_to_whom_they_name_and_everybody_sees_them():
+    handler = Sink()
+    async with sink(handler) as channel:
+        await channel().send(outbound(cc=("bob@b.example", "eva@büro.example")), None)
+    ((_, recipients, raw),) = handler.mails
+    assert recipients == ["ana@shop.example", "bob@b.example", "eva@xn--bro-hoa.example"]
+    assert message_from_bytes(raw, policy=policy.default)["Cc"] == "bob@b.example, eva@xn--bro-hoa.example"
+    with pytest.raises(Refused, match="line break"):
+        build(outbound(cc=("bob@b.example\r\nBcc: all@b.example",)), email_settings())
+
+
 ANSWERS = [
     ("MAIL", "451 4.3.0 later", TryLater),
     ("MAIL", "550 5.7.1 sender refused", Refused),

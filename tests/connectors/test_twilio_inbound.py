@@ -5,6 +5,7 @@ Recorded bodies: ../shared/fixtures/webhooks_twilio (parameter sets of real requ
 
 import json
 from functools import cache
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
@@ -64,8 +65,10 @@ WA = (Claim("phone", "+15555550101", Proof.CHANNEL),)
 NL = (Claim("phone", "+31612345678", Proof.CHANNEL),)
 
 
-def said(sid: str, claims: tuple[Claim, ...], text: str, name: str = "", attachments: tuple[Attachment, ...] = ()) -> InboundMessage:
-    return InboundMessage(provider_key=f"in:{sid}", claims=claims, text=text, sender_name=name, attachments=attachments)
+def said(
+    sid: str, claims: tuple[Claim, ...], text: str, name: str = "", attachments: tuple[Attachment, ...] = (), **more: Any
+) -> InboundMessage:
+    return InboundMessage(provider_key=f"in:{sid}", claims=claims, text=text, sender_name=name, attachments=attachments, **more)
 
 
 def told(sid: str, word: str, status: MessageStatus, error: str = "") -> DeliveryUpdate:
@@ -116,6 +119,7 @@ RECORDED: dict[str, Inbound] = {
         "STOP",
         # the recording names no MediaContentType
         attachments=(Attachment("file-1", "application/octet-stream", url="https://example.com/a.jpg"),),
+        opts="out",
     ),
     "sms_status_undelivered": told(
         "SM789",
@@ -405,3 +409,23 @@ def test_the_answer_is_empty_twiml_and_a_bad_signature_is_403() -> None:
     assert (answers.ok.status, answers.ok.body, answers.ok.content_type) == (200, "<Response/>", "text/xml")
     assert answers.bad_signature == 403
     assert answers.bad_signature_until_verified is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "opts"),
+    [
+        ({"Body": "STOP"}, "out"),
+        ({"Body": " stop "}, "out"),
+        ({"Body": "Unsubscribe"}, "out"),
+        ({"Body": "arrêt", "OptOutType": "STOP"}, "out"),  # words of the account's own, judged by Twilio
+        ({"Body": "START"}, "in"),
+        ({"Body": "Please stop calling"}, ""),  # free text is for people to read
+        ({"Body": "HELP", "OptOutType": "HELP"}, ""),
+        ({"Body": "Non-stop"}, ""),
+    ],
+)
+def test_the_words_twilio_stops_for_are_heeded_as_whole_messages(fields: dict[str, str], opts: str) -> None:
+    posted_by = {"MessageSid": "SM1", "From": "+12025550123", "To": "+15550100002", "AccountSid": "AC1", **fields}
+    [found] = channel(TwilioSms, "+15550100002").parse(posted(urlencode(posted_by)))
+    assert isinstance(found, InboundMessage)
+    assert found.opts == opts
