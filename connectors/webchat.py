@@ -4,7 +4,7 @@ A visitor's session is a token and nothing else: `v1.<payload>.<signature>`, sig
 Authorization header and never lies in a URL. Answers need no call to anybody: they are rows the widget fetches (`hub/web/chat.py`).
 
 Body of a POST to `/in/{channel}`, JSON:
-    a message: {"id": a UUID made by the widget, "text": "...", "files": [{"name", "type", "data": base64}], "name": "...", "email": "..."}
+    a message: {"id": a UUID made by the widget, "text": "...", "files": [{"name", "type", "data": base64}], "name", "email", "phone"}
     answers seen: {"type": "read", "refs": [the `ref` of each answer]}
 """
 
@@ -16,9 +16,9 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -47,12 +47,15 @@ MAX_TEXT = 10_000  # characters
 MAX_FILES = 10
 MAX_FILE_BYTES = 5_000_000  # all files of a message together
 MAX_REFS = 100
-MAX_TOKEN = 4_096  # characters
+MAX_TOKEN = 6_000  # characters; a header may have 8,190
 ANONYMOUS_SECONDS = 365 * 86_400  # a visitor's own history stays theirs for a year on the same browser
 SIGNED_SECONDS = 24 * 3_600  # how long one site token speaks for the browser; the site renews it with each page
+CODE_SECONDS = 24 * 3_600  # how long a one-time code speaks for it: the next visitor of a public computer is another person
+MAX_PROOFS = 4
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _EMAIL = re.compile(r"[^\s@<>]{1,64}@[^\s@<>]{1,190}\.[^\s@<>.]{2,63}")
+_PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{5,30}")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")  # RFC 6838, section 4.2
 
 
@@ -62,12 +65,22 @@ class WebChatSettings(ChannelSettings):
     site: str
     welcome: str = Field("Hello! Write to us here, and we answer as soon as we can.", max_length=500)
     new_visitors_per_minute: int = Field(30, ge=1)  # from one address; raise it where many visitors share one
+    public_name: str = Field("", max_length=60, pattern=r"^[^\x00-\x1f]*$")  # what visitors call you, for one-time codes; empty: `site`
+    codes_per_hour: int = Field(100, ge=0)  # one-time codes sent for this widget in all, since texts cost money; 0: none are offered
+
+
+class Proven(NamedTuple):
+    """An address whose one-time code came back in this session: its canonical value, and until when (unix seconds) that counts."""
+
+    kind: str
+    value: str
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a visitor token says. Times are unix seconds. `user_id` is empty for an anonymous visitor; `email` is there only where
-    the site's word for it is trusted."""
+    """What a visitor token says. Times are unix seconds. `user_id` is empty for an anonymous visitor; `email` and `phone` are there
+    only where the site's word for them is trusted."""
 
     device: str
     channel: str
@@ -77,6 +90,13 @@ class Session:
     user_id: str = ""
     email: str = ""
     name: str = ""
+    phone: str = ""
+    proofs: tuple[Proven, ...] = ()
+
+    @property
+    def good_until(self) -> int:
+        """When this token must be renewed: at the end of the session, or of the first thing it says was proved."""
+        return min((self.expires_at, *(proof.until for proof in self.proofs)))
 
 
 class WebChat:
@@ -109,37 +129,79 @@ class WebChat:
     def new_visitors_per_minute(self) -> int:
         return self.settings.new_visitors_per_minute
 
+    @property
+    def public_name(self) -> str:
+        return self.settings.public_name or self.site
+
+    @property
+    def codes_per_hour(self) -> int:
+        return self.settings.codes_per_hour
+
     # --- visitors' tokens ---
 
-    def issue(self, device: str, now: float, *, user_id: str = "", email: str = "", name: str = "") -> str:
-        """A token for this browser session, naming the visitor where the site's own token proved who it is."""
+    def issue(
+        self,
+        device: str,
+        now: float,
+        *,
+        user_id: str = "",
+        email: str = "",
+        phone: str = "",
+        name: str = "",
+        proofs: Iterable[tuple[str, str] | tuple[str, str, int]] = (),
+        until: int | None = None,
+    ) -> str:
+        """A token for this browser session, naming the visitor where the site's own token proved who it is.
+
+        `proofs` are addresses whose one-time code came back: (kind, canonical value), for CODE_SECONDS from now, or with the time a
+        former token gave. Those whose time is over are left out. `until` keeps the end of a former token.
+        """
         lifetime = SIGNED_SECONDS if user_id else ANONYMOUS_SECONDS
-        fields: dict[str, Any] = {"d": device, "c": self.place.name, "s": self.site, "i": int(now), "x": int(now) + lifetime}
-        fields.update({key: value for key, value in (("u", user_id), ("e", email), ("n", name)) if value})
+        ends = int(now) + lifetime if until is None else until
+        fields: dict[str, Any] = {"d": device, "c": self.place.name, "s": self.site, "i": int(now), "x": ends}
+        fields.update({key: value for key, value in (("u", user_id), ("e", email), ("p", phone), ("n", name)) if value})
+        latest: dict[tuple[str, str], int] = {}
+        for proof in map(Proven._make, ((*proof, int(now) + CODE_SECONDS)[:3] for proof in proofs)):
+            if proof.until > now:
+                latest.pop(proof[:2], None)
+                latest[proof[:2]] = proof.until
+        if latest:
+            fields["o"] = [(*key, end) for key, end in latest.items()][-MAX_PROOFS:]
         payload = "v1." + _encode(json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode())
         return f"{payload}.{self._signature(payload)}"
 
     def session(self, token: str) -> Session | None:
-        """What a token of ours says, or None if this channel never signed it. The caller judges `expires_at`."""
+        """What a token of ours says, or None if this channel never signed it. The caller judges `good_until`."""
         payload, _, signature = token.rpartition(".")
         if len(token) > MAX_TOKEN or not token.isascii() or not hmac.compare_digest(self._signature(payload).encode(), signature.encode()):
             return None
         fields = json.loads(_decode(payload.removeprefix("v1.")))
         return Session(
-            fields["d"], fields["c"], fields["s"], fields["i"], fields["x"], fields.get("u", ""), fields.get("e", ""), fields.get("n", "")
+            device=fields["d"],
+            channel=fields["c"],
+            site=fields["s"],
+            issued_at=fields["i"],
+            expires_at=fields["x"],
+            user_id=fields.get("u", ""),
+            email=fields.get("e", ""),
+            name=fields.get("n", ""),
+            phone=fields.get("p", ""),
+            proofs=tuple(Proven._make(proof) for proof in fields.get("o", ())),
         )
 
     def claims(self, session: Session) -> tuple[Claim, ...]:
         """What a session proves, the address an answer goes to first: the person where the site told us who it is, else the browser.
 
-        An answer to the person is seen on each of their devices, and not by whoever kept an older token of the same browser.
+        An answer to the person is seen on each of their devices, and not by whoever kept an older token of the same browser. An answer
+        to an address whose code came back would go by another channel, so those stand last.
         """
         device = Claim("device", session.device, Proof.CHANNEL)
+        codes = tuple(Claim(proof.kind, proof.value, Proof.OTP) for proof in session.proofs)
         if not session.user_id:
-            return (device,)
+            return (device, *codes)
         person = Claim("user_id", session.user_id, Proof.SIGNED, session.site)
-        email = (Claim("email", session.email, Proof.SIGNED),) if session.email else ()
-        return (person, device, *email)
+        signed = (("email", session.email), ("phone", session.phone))
+        return (person, device, *(Claim(kind, value, Proof.SIGNED) for kind, value in signed if value), *codes)
 
     def _signature(self, payload: str) -> str:
         return _encode(hmac.digest(self._visitor_key, payload.encode(), hashlib.sha256))
@@ -152,7 +214,7 @@ class WebChat:
         if not token:
             return Verdict.UNSIGNED
         session = self.session(token)
-        return Verdict.GOOD if session is not None and now < session.expires_at else Verdict.BAD
+        return Verdict.GOOD if session is not None and now < session.good_until else Verdict.BAD
 
     def parse(self, request: Request) -> Sequence[Inbound]:
         """Translate one POST of the widget: a message, or answers it has shown. Raises Unparseable."""
@@ -184,16 +246,9 @@ class WebChat:
         files = _files(body.get("files", []))
         if not text and not files:
             raise Unparseable("neither text nor a file")
-        email = body.get("email")
-        # What a visitor types proves nothing; a slip in it must not cost the message.
-        typed = (
-            (Claim("email", email.strip(), Proof.CLAIMED),)
-            if isinstance(email, str) and email.isprintable() and _EMAIL.fullmatch(email.strip())
-            else ()
-        )
         return InboundMessage(
             provider_key=f"{session.device}:{number}",
-            claims=self.claims(session) + typed,
+            claims=self.claims(session) + _typed(body),
             text=_sound(text),
             sender_name=session.name or _line(body.get("name"), 100),
             attachments=files,
@@ -221,6 +276,16 @@ def bearer(headers: Mapping[str, str]) -> str:
     """The token of an `Authorization: Bearer` header (RFC 6750), or ""."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _typed(body: Mapping[str, Any]) -> tuple[Claim, ...]:
+    """What a visitor types proves nothing; a slip in it must not cost the message."""
+    claims = []
+    for kind, shape in (("email", _EMAIL), ("phone", _PHONE)):
+        value = body.get(kind)
+        if isinstance(value, str) and value.isprintable() and shape.fullmatch(value.strip()):
+            claims.append(Claim(kind, value.strip(), Proof.CLAIMED))
+    return tuple(claims)
 
 
 def _read(session: Session, refs: Any) -> list[Inbound]:

@@ -219,6 +219,7 @@ class OutboundMessage:
     references: tuple[str, ...] = ()
     reply_token: str = ""
     quoted: str = ""  # the text being answered, for mail's quoted context
+    automatic: bool = False  # a machine wrote it: machines must not answer (RFC 3834)
     cc: tuple[str, ...] = ()  # who else an agent chose to send this mail to
 
 

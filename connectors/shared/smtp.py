@@ -137,7 +137,7 @@ def _html_of(text: str) -> str:
 def build(message: OutboundMessage, settings: EmailSettings) -> bytes:
     """The whole mail as bytes with CRLF lines: text and the same text as simple HTML, the quoted question, attachments.
 
-    No Auto-Submitted: a person wrote it (RFC 3834 section 5). Raises Refused when a header cannot be written safely.
+    Auto-Submitted only where a machine wrote it (RFC 3834 section 5). Raises Refused when a header cannot be written safely.
     """
     subject = _checked("subject", message.subject)
     name = _checked("sender name", settings.sender_name or message.sender_name)
@@ -158,6 +158,7 @@ def build(message: OutboundMessage, settings: EmailSettings) -> bytes:
         ("Subject", _words(subject, "Subject")),
         ("Date", formatdate()),
         ("Message-ID", message.message_id),
+        ("Auto-Submitted", "auto-generated" if message.automatic else ""),
         ("Reply-To", reply_address(settings.address, message.reply_token) if message.reply_token else ""),
         ("In-Reply-To", message.in_reply_to),
         ("References", "\r\n ".join(references)),

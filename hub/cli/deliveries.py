@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PAGE = 500
 
 target_option = click.option("--target", default="", help="Only to this channel, room or destination, by its name in config.yaml.")
-kind_option = click.option("--kind", type=click.Choice(["reply", "card", "hold", "media"]), default=None, help="Only of this kind.")
+kind_option = click.option("--kind", type=click.Choice(["reply", "card", "hold", "media", "code"]), default=None, help="Only of this kind.")
 
 
 @click.group("deliveries")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from hub.config import SiteSettings
-from hub.contract import PROVING, Claim, Identified, Ignored
+from hub.contract import PROVING, Claim, Identified, Proof, Ignored
 from hub.customers.canonical import canonical
 from hub.customers.disclosure import ProvedKey
 from hub.customers.site_keys import SiteKey, accepted, fitting, secrets_of
@@ -239,7 +239,12 @@ def identified(session: VisitorSession, claims: Sequence[Claim], token: str) -> 
 
 
 def proved_keys(claims: Sequence[Claim]) -> tuple[ProvedKey, ...]:
-    """The identifiers whose messages a session may see: its browser and its account. An e-mail opens no chat history."""
-    return tuple(
-        ProvedKey(claim.kind, claim.site, claim.value) for claim in claims if claim.kind in PROVES_A_VIEW and claim.proof in PROVING
-    )
+    """The identifiers whose messages a session may see: its browser, its account, and the addresses it answered a code of. What the
+    site says of an address opens nothing."""
+    return tuple(ProvedKey(claim.kind, claim.site, claim.value) for claim in claims if _opens(claim))
+
+
+def _opens(claim: Claim) -> bool:
+    if claim.kind in ("email", "phone"):
+        return claim.proof is Proof.OTP
+    return claim.kind in PROVES_A_VIEW and claim.proof in PROVING

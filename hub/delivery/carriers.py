@@ -348,4 +348,5 @@ class CodeCarrier:
             subject=f"{number} is your code for {name}" if mails else "",
             text=f"{number} is your code for {name}. It is good for 10 minutes. If you did not ask for it, ignore this message.",
             message_id=f"<code.{unique}@{self._mail_domain}>" if mails else "",
+            automatic=True,
         )

@@ -12,7 +12,7 @@ from hub.storage.tables import metadata
 WAITING = ("queued", "sending")
 TROUBLED = ("failed", "unknown")
 STATES = (*WAITING, *TROUBLED, "done", "discarded")
-KINDS = {"reply": "answer", "card": "ticket's post", "hold": "hold notice", "media": "file to fetch"}
+KINDS = {"reply": "answer", "card": "ticket's post", "hold": "hold notice", "media": "file to fetch", "code": "one-time code"}
 
 _delivery = metadata.tables["delivery"]
 _message = metadata.tables["message"]

@@ -209,6 +209,9 @@ class Finish:
             _updated(message, facts)
 
     def _fail(self, row: Delivery, error: str, facts: Facts) -> None:
+        if row.kind == "code":
+            _lapse(row, error, facts)
+            return
         row.state = "failed"
         row.done_at = facts.now
         row.error = error
@@ -327,7 +330,20 @@ def _lost(row: Delivery, facts: Facts) -> None:
     _unknown(row, LOST.get(row.kind, LOST["reply"]), facts)
 
 
+def _lapse(row: Delivery, error: str, facts: Facts) -> None:
+    """A one-time code that did not go, or may have: by the time anybody looks it has run out and whoever asked has asked again. Nothing
+    is left for a person to do, and strangers must not be able to fill the list of what is."""
+    row.state = "discarded"
+    row.done_at = facts.now
+    row.error = error
+    row.lease_token = ""
+    facts.change(row)
+
+
 def _unknown(row: Delivery, error: str, facts: Facts) -> None:
+    if row.kind == "code":
+        _lapse(row, error, facts)
+        return
     row.state = "unknown"
     row.error = error
     row.lease_token = ""

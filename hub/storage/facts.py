@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from hub.policy import Policy
 from hub.storage.records import (
     Attachment,
+    Attribute,
     CannotLink,
     Customer,
     Delivery,
@@ -82,6 +83,7 @@ class Needs:
     together: set[tuple[IdentifierKey, ...]] = field(default_factory=set)  # said to be one person's: if their owners differ, bonds too
     bonds: set[int] = field(default_factory=set)  # customers that may be parted or joined: what they are made of
     opt_outs: set[tuple[str, str]] = field(default_factory=set)  # (kind, value)
+    attributes: bool = False  # what is on record of the homes of the identifiers read
     ways_out: bool = False  # the opt-outs of every identifier of the customers read
     tickets: set[int] = field(default_factory=set)
     messages: set[int] = field(default_factory=set)
@@ -122,6 +124,7 @@ class Facts:
         self.ties_of: dict[int, list[JoinLog]] = {}
         self.cannot_of: dict[int, list[CannotLink]] = {}
         self.spread_of: dict[int, list[Spread]] = {}
+        self.attributes_of: dict[int, list[Attribute]] = {}  # by home
         self.opt_outs: dict[tuple[str, str], list[OptOut]] = {}
         self.tickets: dict[int, Ticket] = {}
         self.tickets_of: dict[int, list[Ticket]] = {}

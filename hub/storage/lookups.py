@@ -94,6 +94,12 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
     loose = {facts.live_customer(id_).id for id_ in needs.bonds if id_ in facts.customers} | _several(needs, facts)
     if loose:
         yield from _bonds(loose, facts)
+    if needs.attributes:
+        homes = {i.home_id or i.customer_id for i in facts.identifiers_by_id.values()} - {None}
+        if homes:
+            for row in (yield Query("attributes_of", homes)):
+                attribute = records.Attribute(*row)
+                facts.attributes_of.setdefault(attribute.customer_id, []).append(attribute)
     asked = set(needs.opt_outs)
     if needs.ways_out:
         asked |= {(i.kind, i.value) for own in facts.identifiers_of.values() for i in own}

@@ -80,6 +80,7 @@ BY_KEYS = {
     "ties": _select("join_log", "left_id = ANY($1::bigint[]) OR right_id = ANY($1::bigint[]) ORDER BY id"),
     "cannot_links": _select("cannot_link", "left_id = ANY($1::bigint[]) OR right_id = ANY($1::bigint[]) ORDER BY id"),
     "spread": f"{SPREAD_COLUMNS} conversation_id = ANY($1::bigint[]) {SPREAD_REST}",
+    "attributes_of": _select("attribute", "customer_id = ANY($1::bigint[]) ORDER BY id"),
     "opt_outs": _select("opt_out", "value = ANY($1::text[]) AND ended_at IS NULL ORDER BY id"),
 }
 PAIRED = {

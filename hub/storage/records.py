@@ -156,8 +156,8 @@ class OptOut:
 
 @dataclass(slots=True)
 class OneTimeCode:
-    """A code sent to an address that a chat visitor says is theirs. Only a keyed hash of it is kept. `state` is `asked`, `used` or
-    `spent`."""
+    """A code sent to an address that a chat visitor says is theirs. The code itself is kept nowhere: it follows from the id and a key.
+    `state` is `asked`, `used` or `spent`."""
 
     table: ClassVar[str] = "one_time_code"
     id: str
@@ -166,7 +166,6 @@ class OneTimeCode:
     kind: str
     value: str
     address: str
-    code_hash: str
     state: str
     created_at: int
     expires_at: int

@@ -68,6 +68,7 @@ HOMES = _select("customer", f"merged_into {_IN}")
 TIES = f"{_select('join_log', f'left_id {_IN}')} UNION {_select('join_log', f'right_id {_IN}')} ORDER BY id"
 CANNOT_LINKS = f"{_select('cannot_link', f'left_id {_IN}')} UNION {_select('cannot_link', f'right_id {_IN}')} ORDER BY id"
 SPREAD = f"{SPREAD_COLUMNS} conversation_id {_IN} {SPREAD_REST}"
+ATTRIBUTES_OF = _select("attribute", f"customer_id {_IN} ORDER BY id")
 OPT_OUTS = _select("opt_out", f"value {_IN} AND ended_at IS NULL ORDER BY id")
 MESSAGES = _select("message", f"id {_IN}")
 BY_MAIL_ID = _select("message", f"mail_id {_IN} ORDER BY id")
@@ -104,6 +105,7 @@ BY_KEYS = {
     "ties": TIES,
     "cannot_links": CANNOT_LINKS,
     "spread": SPREAD,
+    "attributes_of": ATTRIBUTES_OF,
     "opt_outs": OPT_OUTS,
 }
 BY_ARGUMENTS = {"expiring": EXPIRING, "asleep": ASLEEP, "leased": LEASED, "quarantined": QUARANTINED}

@@ -172,7 +172,6 @@ class OneTimeCode(SQLModel, table=True):
     kind: str = Field(sa_column=_text())
     value: str = Field(sa_column=_text())
     address: str = Field(sa_column=_text())
-    code_hash: str = Field(sa_column=_text())
     state: str = Field(sa_column=_text())
     created_at: int = Field(sa_column=_big())
     expires_at: int = Field(sa_column=_big())

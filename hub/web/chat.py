@@ -20,7 +20,7 @@ from aiohttp import ETag, web
 
 from hub.customers.disclosure import customers_of, visible_attachments, visible_messages
 from hub.storage.records import Event
-from hub.web import visitors
+from hub.web import codes, visitors
 from hub.web.attachments import NO_SCRIPT, disposition
 from hub.web.feed import Stream
 from hub.web.visitors import CHAT, View, refusal, refuse, view_of
@@ -28,8 +28,9 @@ from hub.web.visitors import CHAT, View, refusal, refuse, view_of
 PAGE = 50  # messages in one answer
 KEEPALIVE = 15.0  # seconds
 STREAMS_PER_VISITOR = 8
+ASKED_FIRST = ("session", "messages", "stream", "files/{attachment_id}", "code", "code/{id}")  # by a browser on another site's page
 STRANGER = 1.0  # seconds between two looks whether a visitor who never wrote has become somebody: all the hub's messages make them look
-SHOWN = frozenset({"message.received", "message.queued", "message.updated"})
+SHOWN = frozenset({"message.received", "message.queued", "message.updated", "code.asked"})
 WIDGET = Path(__file__).parent / "static" / "widget.js"
 
 routes = web.RouteTableDef()
@@ -47,11 +48,12 @@ def _number(request: web.Request, name: str) -> int:
 
 @routes.get("/chat/{channel}/messages")
 async def messages(request: web.Request) -> web.Response:
-    """The visitor's messages, oldest first: those after an id, the last before an id, or the last of all."""
+    """The visitor's messages, oldest first: those after an id, the last before an id, or the last of all. And a code to be typed in."""
     view = view_of(request)
     after, before = _number(request, "after"), _number(request, "before")
     listed = await shown(view, after=after, before=before)
-    return web.json_response({"messages": listed, "more": len(listed) == PAGE}, headers={"Cache-Control": "no-store"})
+    answer = {"messages": listed, "more": len(listed) == PAGE, "code": await codes.waiting(view)}
+    return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
 
 async def shown(view: View, *, after: int = 0, before: int = 0, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
@@ -109,8 +111,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
             feed.cut = request.transport.abort
         async for listed in _backlog(view, after):
             await response.write(_frame(listed))
+        if (code := await codes.waiting(view)) is not None:
+            await response.write(_frame([], code))
         async for batch in feed.batches(KEEPALIVE):
-            if chat.clock() >= view.session.expires_at:
+            if chat.clock() >= view.session.good_until:
                 break
             await response.write(await _news(view, feed, batch))
         await response.write_eof()
@@ -139,17 +143,18 @@ async def _news(view: View, feed: Stream, batch: Sequence[Event] | None) -> byte
         stranger = not feed.customers
         await _look(view, feed)
         if feed.customers:
-            return _frame(await shown(view))
+            return _frame(await shown(view), await codes.waiting(view))
         if stranger:
             await asyncio.sleep(STRANGER)
         return b":\n\n"
     ids = sorted({event.message_id for event in batch if event.message_id is not None})
     listed = await shown(view, ids=ids) if ids else []
-    return _frame(listed) if listed else b":\n\n"
+    code = await codes.waiting(view) if any(event.type == "code.asked" for event in batch) else None
+    return _frame(listed, code) if listed or code is not None else b":\n\n"
 
 
-def _frame(listed: list[dict[str, Any]]) -> bytes:
-    return f"data: {json.dumps({'messages': listed})}\n\n".encode()
+def _frame(listed: list[dict[str, Any]], code: dict[str, Any] | None = None) -> bytes:
+    return f"data: {json.dumps({'messages': listed} | ({'code': code} if code is not None else {}))}\n\n".encode()
 
 
 # --- files ---
@@ -210,10 +215,10 @@ async def widget(request: web.Request) -> web.Response:
 def add_routes(app: web.Application) -> None:
     """Add the widget's routes, its guard and its CORS headers to the application."""
     app.add_routes(visitors.routes)
+    app.add_routes(codes.routes)
     app.add_routes(routes)
-    for path in ("/in/{channel}", "/chat/{channel}/session", "/chat/{channel}/messages", "/chat/{channel}/stream"):
+    for path in ("/in/{channel}", *(f"/chat/{{channel}}/{part}" for part in ASKED_FIRST)):
         app.router.add_route("OPTIONS", path, visitors.preflight)
-    app.router.add_route("OPTIONS", "/chat/{channel}/files/{attachment_id}", visitors.preflight)
     app.middlewares.append(visitors.guard)
     app.on_response_prepare.append(visitors.share)
     app[CHAT] = visitors.Chat()

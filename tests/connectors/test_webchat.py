@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from connectors.webchat import ANONYMOUS_SECONDS, MAX_FILE_BYTES, MAX_TEXT, SIGNED_SECONDS, WebChat, WebChatSettings
+from connectors.webchat import (
+    ANONYMOUS_SECONDS,
+    CODE_SECONDS,
+    MAX_FILE_BYTES,
+    MAX_PROOFS,
+    MAX_TEXT,
+    MAX_TOKEN,
+    SIGNED_SECONDS,
+    WebChat,
+    WebChatSettings,
+)
 from hub.contract import (
     Channel,
     Claim,
@@ -41,7 +51,7 @@ def post(body: object, token: str = "", **headers: str) -> Request:
     return Request("POST", "https://hub.example/in/chat", sent, data)
 
 
-def said(body: dict[str, Any], connector: WebChat | None = None, **who: str) -> InboundMessage:
+def said(body: dict[str, Any], connector: WebChat | None = None, **who: Any) -> InboundMessage:
     connector = connector or chat()
     (message,) = connector.parse(post({"id": "client-uuid-1"} | body, connector.issue(DEVICE, NOW, **who)))
     assert isinstance(message, InboundMessage)
@@ -71,6 +81,8 @@ TAMPERED = [
     ("another device", repayload(TOKEN, d=OTHER)),
     ("another account", repayload(TOKEN, u="victim")),
     ("another e-mail", repayload(TOKEN, e="victim@shop.example")),
+    ("a phone", repayload(TOKEN, p="+447700900123")),
+    ("an address proved by code", repayload(TOKEN, o=[["email", "victim@shop.example", 9_999_999_999]])),
     ("a longer life", repayload(TOKEN, x=int(NOW) + 10**9)),
     ("the first letter of the payload", flip(TOKEN, 4)),
     ("the last letter of the signature", flip(TOKEN, len(TOKEN) - 1)),
@@ -156,6 +168,63 @@ def test_a_signed_visitor_is_answered_as_a_person() -> None:
     assert message.sender_name == "Ana"
 
 
+def test_a_number_the_site_vouches_for_is_signed_like_its_mail() -> None:
+    message = said({"text": "hi"}, user_id="ana", phone="+447700900123", email="ana@shop.example")
+    assert message.claims[2:] == (
+        Claim("email", "ana@shop.example", Proof.SIGNED),
+        Claim("phone", "+447700900123", Proof.SIGNED),
+    )
+
+
+@pytest.mark.parametrize("who", [{}, {"user_id": "ana"}], ids=["anonymous", "signed"])
+def test_an_address_whose_code_came_back_is_proved_and_answers_still_go_to_the_chat(who: dict[str, str]) -> None:
+    connector = chat()
+    token = connector.issue(DEVICE, NOW, proofs=[("email", "ana@mail.example"), ("phone", "+447700900123")], **who)  # type: ignore[arg-type]
+    (message,) = connector.parse(post({"id": "client-uuid-1", "text": "hi", "email": "victim@mail.example"}, token))
+    assert isinstance(message, InboundMessage)
+    assert message.claims[0].kind == ("user_id" if who else "device")
+    assert message.claims[-3:] == (
+        Claim("email", "ana@mail.example", Proof.OTP),
+        Claim("phone", "+447700900123", Proof.OTP),
+        Claim("email", "victim@mail.example", Proof.CLAIMED),
+    )
+
+
+@pytest.mark.parametrize("who", [{}, {"user_id": "ana"}], ids=["anonymous", "signed"])
+def test_a_token_is_good_as_long_as_all_it_says_is_proved(who: dict[str, str]) -> None:
+    """The next visitor of a public computer is another person, and a number may pass on: no code counts for longer than a day."""
+    connector = chat()
+    first = connector.session(connector.issue(DEVICE, NOW, proofs=[("email", "ana@mail.example")], **who))  # type: ignore[arg-type]
+    assert first is not None
+    assert first.good_until == NOW + CODE_SECONDS <= first.expires_at
+    later = NOW + CODE_SECONDS - 10
+    token = connector.issue(DEVICE, later, proofs=[*first.proofs, ("phone", "+447700900123")], until=first.expires_at, **who)
+    second = connector.session(token)
+    assert second is not None
+    assert (second.good_until, second.expires_at) == (first.good_until, first.expires_at), "another proof makes none last longer"
+    assert connector.verify(post({}, token), first.good_until - 1) is Verdict.GOOD
+    assert connector.verify(post({}, token), first.good_until) is Verdict.BAD
+    third = connector.session(connector.issue(DEVICE, first.good_until, proofs=second.proofs, until=first.expires_at, **who))
+    assert third is not None
+    assert [proof[:2] for proof in third.proofs] == [("phone", "+447700900123")]
+
+
+def test_the_latest_proofs_fit_into_a_token_and_one_address_counts_once() -> None:
+    connector = chat()
+    long = [("email", f"{'a' * 60}{n}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example") for n in range(9)]
+    token = connector.issue(DEVICE, NOW, user_id="u" * 256, name="\u00e9" * 100, email="e" * 250, phone="+447700900123", proofs=long)
+    assert len(token) <= MAX_TOKEN
+    session = connector.session(token)
+    assert session is not None
+    assert [proof[:2] for proof in session.proofs] == long[-MAX_PROOFS:]
+    again = connector.session(connector.issue(DEVICE, NOW + 60, proofs=[*session.proofs, long[-2]]))
+    assert again is not None
+    assert [(proof.value, proof.until) for proof in again.proofs] == [
+        *((proof.value, proof.until) for proof in session.proofs if proof.value != long[-2][1]),
+        (long[-2][1], NOW + 60 + CODE_SECONDS),
+    ]
+
+
 # A1 to A3 of the attacks on identity: what is typed or sent beside the token stays a claim.
 BESIDE = [
     ("a victim's e-mail", {"email": "victim@mail.example"}, (Claim("email", "victim@mail.example", Proof.CLAIMED),)),
@@ -170,7 +239,12 @@ BESIDE = [
     ("a victim's account", {"user_id": "victim", "u": "victim", "sub": "victim"}, ()),
     ("another browser", {"device": OTHER, "d": OTHER}, ()),
     ("half a surrogate pair, which no database takes", {"email": "\ud800@mail.example"}, ()),
-    ("a phone", {"phone": "+447700900123"}, ()),
+    ("a victim's phone", {"phone": "+447700900123"}, (Claim("phone", "+447700900123", Proof.CLAIMED),)),
+    ("a phone as dialled at home", {"phone": " (212) 555-0142 "}, (Claim("phone", "(212) 555-0142", Proof.CLAIMED),)),
+    ("words for a phone", {"phone": "call me"}, ()),
+    ("a number with a command", {"phone": "+44770\n0900123"}, ()),
+    ("both, one unusable", {"email": "nobody", "phone": "+447700900123"}, (Claim("phone", "+447700900123", Proof.CLAIMED),)),
+    ("proofs of its own", {"o": [["email", "victim@mail.example", 9999999999]], "proofs": ["victim@mail.example"]}, ()),
     (
         "a flag of its own",
         {"email": "victim@mail.example", "email_verified": True},

@@ -23,7 +23,7 @@ const CSS = `
 :host([theme=dark]) { ${DARK} }
 * { box-sizing: border-box; }
 [hidden] { display: none !important; }
-button, textarea { font: inherit; color: inherit; }
+button, textarea, input { font: inherit; color: inherit; }
 button { cursor: pointer; border: 0; background: none; padding: 0; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 svg { width: 24px; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
@@ -52,8 +52,19 @@ small { display: block; padding: 2px 4px 0; font-size: 12px; }
 .note:empty { display: none; }
 form { border-top: 1px solid var(--line); padding: 10px 12px; }
 .row { display: flex; align-items: flex-end; gap: 6px; }
-textarea { flex: 1; min-width: 0; max-height: 120px; padding: 8px 10px; border: 1px solid var(--faint); border-radius: 10px;
+textarea, input { flex: 1; min-width: 0; max-height: 120px; padding: 8px 10px; border: 1px solid var(--faint); border-radius: 10px;
   resize: none; background: var(--bg); font-size: 16px; }
+.link { align-self: flex-start; padding: 2px 0; text-decoration: underline; font-size: 13px; color: var(--faint); }
+.link:disabled { text-decoration: none; cursor: default; }
+.confirm { background: var(--soft); }
+.confirm label { display: block; margin-bottom: 6px; font-size: 14px; overflow-wrap: anywhere; }
+.confirm .wrong + .row { margin-top: 6px; gap: 16px; }
+.confirm .digits { font-variant-numeric: tabular-nums; letter-spacing: .3em; }
+.row .go { width: auto; padding: 0 14px; background: var(--accent); color: var(--on-accent); }
+.row .link { width: auto; height: auto; min-height: 24px; }
+.wrong { font-size: 13px; color: var(--bad); }
+.wrong:not(:empty) { padding-top: 6px; }
+[aria-invalid=true] { border-color: var(--bad); }
 ::placeholder { color: var(--faint); opacity: 1; }
 .row button { display: grid; place-items: center; width: 42px; height: 42px; border-radius: 10px; color: var(--faint); }
 .row .send { background: var(--accent); color: var(--on-accent); }
@@ -77,6 +88,7 @@ const el = (tag, props, ...children) => {
   node.append(...children);
   return node;
 };
+const link = (label, onclick) => el('button', { type: 'button', className: 'link', textContent: label, onclick });
 const svg = (tag, name, value, ...children) => {
   const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
   node.setAttribute(name, value);
@@ -135,6 +147,10 @@ class Chat extends HTMLElement {
     this.launch.append(this.badge);
     this.welcome = el('div', { className: 'welcome' });
     this.log = el('div', { className: 'log', role: 'log', tabIndex: 0, ariaLabel: 'Messages' }, this.welcome);
+    this.offer = link('Wrote to us before? Confirm it’s you', () => this.ask());
+    this.log.append(this.offer);
+    this.confirm = el('form', { className: 'confirm', hidden: true, ariaLabel: 'Confirm it’s you', noValidate: true,
+      onsubmit: (event) => { event.preventDefault(); this.submit(); } });
     this.note = el('div', { className: 'note', role: 'status' });
     this.heard = el('div', { className: 'sr', role: 'status' });
     this.text = el('textarea', { rows: 1, maxLength: 10000, placeholder: 'Write a message…', ariaLabel: 'Your message',
@@ -148,7 +164,7 @@ class Chat extends HTMLElement {
       button('Send', 'send', { type: 'submit', className: 'send' })));
     this.panel = el('div', { className: 'panel', role: 'dialog', ariaLabel: TITLE, hidden: true, onkeydown: (event) => this.key(event) },
       el('header', {}, el('h2', { textContent: TITLE }), button('Close chat', 'close', { onclick: () => this.close() })),
-      this.log, this.note, form);
+      this.log, this.note, this.confirm, form);
     root.append(this.panel, this.launch, this.heard);
     addEventListener('online', () => this.retry());
     addEventListener('storage', (event) => { if (event.key === STORE) this.adopt(true); });
@@ -160,15 +176,24 @@ class Chat extends HTMLElement {
 
   /** Take over what is remembered: at the start with what was left unsent, and after a change here or in another tab. */
   adopt(running) {
-    const { visitor, token, expires = 0, queue = [] } = recall();
-    if (visitor !== this.visitor) { // show nothing of the visitor before
+    const { visitor, token, expires = 0, queue = [], proved = '' } = recall();
+    const other = visitor !== this.visitor;
+    if (other || proved !== this.proved) { // show nothing of the visitor before, nor what is no longer proved
       this.stream?.abort();
       this.rows.forEach((row) => row.remove());
-      [this.messages, this.rows, this.acked, this.reported].forEach((kept) => kept.clear());
-      if (this.visitor) this.queue = []; // what nobody in particular wrote goes with whoever this becomes
+      [this.messages, this.rows].forEach((kept) => kept.clear());
       this.seeded = false;
+      if (proved) this.settle();
     }
-    Object.assign(this, { visitor, token, expires });
+    if (other) {
+      [this.acked, this.reported].forEach((kept) => kept.clear());
+      if (this.visitor) { // what nobody in particular wrote goes with whoever this becomes
+        this.queue = [];
+        this.settle();
+      }
+    }
+    Object.assign(this, { visitor, token, expires, proved });
+    this.offers();
     const own = this.own();
     if (!running) this.queue.push(...queue.filter((entry) => !own.has(entry.id))); // another tab sends its own
     this.paint();
@@ -184,12 +209,16 @@ class Chat extends HTMLElement {
       if (jwt === undefined && before.token !== this.token && before.expires * 1000 > Date.now()) return this.adopt(true);
       const answer = await fetch(`${HUB}/chat/${CHANNEL}/session`, json({ resume: before.token, identify: jwt }));
       if (!answer.ok) throw failed(answer);
-      const { token, visitor, expires, welcome, problem } = await answer.json();
-      if (problem) console.error(`HubChat identify: ${problem}`);
+      const told = await answer.json();
+      if (told.problem) console.error(`HubChat identify: ${told.problem}`);
       // What one person had not sent yet must never be sent as another.
-      remember({ token, visitor, expires, welcome, ...(!before.visitor || before.visitor === visitor ? {} : { queue: [] }) });
-      return this.adopt(true);
+      this.begin(told, !before.visitor || before.visitor === told.visitor ? {} : { queue: [], typed: undefined });
     });
+  }
+
+  begin({ token, visitor, expires, welcome, proved, codes, identified }, more) {
+    remember({ token, visitor, expires, welcome, proved: proved.join(), offer: codes.length > 0 && !identified, ...more });
+    this.adopt(true);
   }
 
   /** The site's token where it gave a function that makes one. */
@@ -216,9 +245,103 @@ class Chat extends HTMLElement {
   async logout() {
     this.identity = undefined;
     await Promise.race([this.flush(), sleep(3000)]);
-    remember({ token: undefined, visitor: undefined, expires: 0, queue: [] });
+    remember({ token: undefined, visitor: undefined, expires: 0, queue: [], proved: undefined, typed: undefined });
     this.close();
     this.adopt(true);
+  }
+
+  // --- one-time codes ---
+
+  /** Offer a code to whoever is nobody yet; agents and the page may ask anybody. */
+  offers() { this.offer.hidden = Boolean(this.proved || !this.confirm.hidden || !recall().offer); }
+
+  /** Ask for the address a code is to go to. */
+  ask() {
+    this.code = undefined;
+    this.fill('Your e-mail address or phone number. We send a code there.', 'Send code', { type: 'text', inputMode: 'email',
+      autocomplete: 'email', maxLength: 254, autocapitalize: 'none', spellcheck: false }, link('Cancel', () => this.settle(true)));
+    this.field.focus();
+  }
+
+  /** Ask for the code itself; without taking the keyboard from somebody who writes, where it was not they who asked. */
+  expect(code, asked) {
+    if (!asked && (this.code?.id === code.id || this.dismissed === code.id)) return;
+    this.code = code;
+    const again = link('', () => this.order({ again: code.id }));
+    let wait = asked ? code.resend : 0;
+    const count = () => {
+      again.disabled = wait > 0;
+      again.textContent = wait > 0 ? `Send again in ${wait} s` : 'Send again';
+      if (wait-- > 0) setTimeout(count, 1000);
+    };
+    count();
+    this.fill(`We sent a code to ${code.sent_to}. Type it in here to confirm it’s you.`, 'Confirm', { type: 'text', inputMode: 'numeric',
+      autocomplete: 'one-time-code', maxLength: 12, className: 'digits' }, again, link('Cancel', () => this.settle(true)));
+    if (asked) this.field.focus();
+    else this.heard.textContent = `Please confirm it’s you: we sent a code to ${code.sent_to}.`;
+  }
+
+  fill(label, action, field, ...links) {
+    this.wrong = el('div', { className: 'wrong', id: 'wrong', role: 'alert' });
+    this.field = el('input', { id: 'field', required: true, 'aria-describedby': 'wrong', ...field });
+    this.go = el('button', { type: 'submit', className: 'go', textContent: action });
+    this.confirm.replaceChildren(el('label', { for: 'field', textContent: label }), el('div', { className: 'row' }, this.field, this.go),
+      this.wrong, el('div', { className: 'row' }, ...links));
+    this.confirm.hidden = false;
+    this.offers();
+    this.paint();
+  }
+
+  /** Put the form away. */
+  settle(dismissed) {
+    if (dismissed) this.dismissed = this.code?.id;
+    this.code = undefined;
+    if (this.confirm.hidden) return;
+    const inside = this.confirm.contains(this.shadowRoot.activeElement);
+    this.confirm.hidden = true;
+    this.confirm.replaceChildren();
+    this.offers();
+    if (inside && this.open) this.text.focus();
+  }
+
+  submit() {
+    const typed = this.field.value.trim();
+    if (!typed) { this.field.focus(); return; }
+    if (this.code) { this.prove(typed); return; }
+    const kind = typed.includes('@') ? 'email' : 'phone';
+    this.order({ kind, value: typed }).then((done) => done && remember({ typed: { [kind]: typed } })); // what was said, agents may know
+  }
+
+  /** Have a code sent. */
+  async order(body) {
+    const told = await this.post('', body);
+    if (told) this.expect(told, true);
+    return told;
+  }
+
+  async prove(code) {
+    const { id, sent_to: to } = this.code;
+    const told = await this.post(`/${id}`, { code });
+    if (!told) return;
+    this.settle();
+    this.begin(told);
+    this.note.textContent = `Thank you. ${to} is confirmed.`;
+    this.dispatchEvent(new CustomEvent('verified', { detail: { sent_to: to }, bubbles: true, composed: true }));
+  }
+
+  /** One request about codes; says by itself what went wrong. */
+  async post(path, body) {
+    if (this.busy) return undefined;
+    this.busy = this.go.disabled = true;
+    const answer = await this.call(`/chat/${CHANNEL}/code${path}`, json(body)).catch(() => ({}));
+    const told = await answer.json?.().catch(() => ({})) || {};
+    this.busy = this.go.disabled = false;
+    if (answer.ok) return told;
+    const left = told.tries_left ? ` ${told.tries_left} tries left.` : '';
+    this.wrong.textContent = `${told.error || AWAY}${left}`;
+    this.field.ariaInvalid = 'true';
+    this.field.select();
+    return undefined;
   }
 
   // --- receiving ---
@@ -288,7 +411,8 @@ class Chat extends HTMLElement {
     }
   }
 
-  take({ messages }) {
+  take({ messages, code }) {
+    if (code) this.expect(code);
     const fresh = messages.filter((m) => m.from === 'agent' && !m.read && !this.messages.has(m.id)).length;
     messages.forEach((m) => this.messages.set(m.id, m));
     const taken = new Set();
@@ -358,7 +482,7 @@ class Chat extends HTMLElement {
         if (!this.token) await this.session(await this.proof());
         if (!this.queue.includes(entry)) continue; // it was another visitor's
         const { id, text, files } = entry;
-        const answer = await this.call(`/in/${CHANNEL}`, json({ id, text, files }));
+        const answer = await this.call(`/in/${CHANNEL}`, json({ id, text, files, ...recall().typed }));
         if (answer.ok) {
           this.acked.add(id);
           this.keep();
@@ -424,7 +548,7 @@ class Chat extends HTMLElement {
     this.log.ariaLive = quiet ? 'off' : 'polite'; // a history is not news
     const { welcome } = recall();
     if (this.welcome.textContent !== (welcome || '')) this.welcome.textContent = welcome || '';
-    let previous = this.welcome;
+    let previous = this.offer;
     for (const m of [...[...this.messages.values()].sort((a, b) => a.id - b.id), ...this.queue]) {
       const state = JSON.stringify([m.problem, this.acked.has(m.id), m.attachments]);
       let row = this.rows.get(m.id);
@@ -437,7 +561,7 @@ class Chat extends HTMLElement {
       previous = row;
     }
     if (atEnd || quiet) this.log.scrollTop = this.log.scrollHeight;
-    const unread = this.open ? 0 : this.unread().length;
+    const unread = this.open ? 0 : this.unread().length + (this.code ? 1 : 0);
     this.badge.textContent = unread > 9 ? '9+' : unread;
     this.badge.hidden = !unread;
     this.launch.ariaLabel = unread ? `${TITLE}, ${unread} unread` : this.open ? 'Close chat' : TITLE;
@@ -497,7 +621,7 @@ class Chat extends HTMLElement {
     if (event.key === 'Escape') { event.stopPropagation(); this.close(); }
     if (event.key !== 'Tab' || !PHONE.matches) return;
     // Full screen: what lies beneath cannot be seen, so focus must not wander there.
-    const stops = [...this.panel.querySelectorAll('button, textarea, a, [tabindex]')].filter((node) => node.offsetParent);
+    const stops = [...this.panel.querySelectorAll('button, textarea, input, a, [tabindex]')].filter((node) => node.offsetParent);
     const [from, to] = event.shiftKey ? [stops[0], stops.at(-1)] : [stops.at(-1), stops[0]];
     if (this.shadowRoot.activeElement === from) { event.preventDefault(); to.focus(); }
   }
@@ -505,7 +629,11 @@ class Chat extends HTMLElement {
 
 customElements.define('hub-chat', Chat);
 const chat = document.createElement('hub-chat');
-const actions = { open: () => chat.show(), close: () => chat.close(), identify: (options) => chat.identify(options), logout: () => chat.logout() };
+const actions = {
+  open: () => chat.show(), close: () => chat.close(), identify: (options) => chat.identify(options), logout: () => chat.logout(),
+  confirm: () => chat.show().then(() => chat.ask()),
+  on: (heard) => Object.entries(heard).forEach(([name, hear]) => chat.addEventListener(name, (event) => hear(event.detail))),
+};
 const start = () => {
   document.body.append(chat);
   const early = window.HubChat?.q || [];

@@ -90,7 +90,7 @@ def upgrade() -> None:
 
     op.create_table(
         "one_time_code", _text("id"), sa.Column("channel_id", sa.Integer(), nullable=False), _text("device"), _text("kind"), _text("value"),
-        _text("address"), _text("code_hash"), _text("state"), _big("created_at"), _big("expires_at"),
+        _text("address"), _text("state"), _big("created_at"), _big("expires_at"),
         sa.Column("tries", sa.Integer(), nullable=False), sa.Column("asked_by", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_one_time_code")),
     )  # fmt: skip
