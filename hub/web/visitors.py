@@ -218,7 +218,10 @@ def view_of(request: web.Request) -> View:
         raise refusal(web.HTTPTooManyRequests, "Too many requests at once.", wait)
     # One account of a site may write by several of its widgets; it is the same visitor.
     same_site = [hub.channels[name].rule.id for name, other in chat.among(hub).items() if other.site == desk.site]
-    return View(hub, bound.rule.name, session, proved_keys(desk.claims(session)), tuple(same_site))
+    keys = proved_keys(desk.claims(session))
+    # Whoever proved an address here sees what was written from it and to it, whatever carried that.
+    by_address = any(key.kind in ("email", "phone") for key in keys)
+    return View(hub, bound.rule.name, session, keys, tuple(hub.policy.channels) if by_address else tuple(same_site))
 
 
 def _bearer(request: web.Request) -> str:

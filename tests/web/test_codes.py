@@ -29,7 +29,7 @@ from hub.web.visitors import CHAT as STATE
 from tests.conftest import configured
 from tests.storage import ENGINES
 from tests.web import Insert
-from tests.web.test_chat import SHOP, Known, Say, Stand, Visitor, build_hub, site_token
+from tests.web.test_chat import MAIL, SHOP, Known, Say, Stand, Visitor, build_hub, site_token
 from tests.web.test_route_matrix import House
 
 VICTIM = "victim@mail.example"
@@ -504,3 +504,14 @@ async def test_a_code_goes_out_by_mail_and_by_text_and_comes_back(tmp_path: Path
             left = await running.hub.reader.all(select(metadata.tables["message"].c.id))
             assert left == [], "a code is no part of any conversation"
             assert state.twilio_messages[0].to.endswith("+12025550123")
+
+
+async def test_a_proven_address_opens_what_was_written_to_it_on_any_channel_and_a_sites_word_for_it_nothing(stand: Stand) -> None:
+    (mail,) = await stand.hub.writer.run(Known((("email", "", VICTIM, "proven", 0),)))
+    await stand.hub.writer.run(Say(mail, "by mail", channel_id=MAIL))
+    told = await stand.visitor(identify=site_token("ana", email=VICTIM, email_verified=True))
+    assert await told.sees() == []
+    owner = await stand.visitor()
+    assert await owner.sees() == []
+    await confirmed(owner)
+    assert await owner.sees() == ["by mail"]
