@@ -1,4 +1,4 @@
-"""Any marketing tool that takes a webhook: each change of a hold as a signed CloudEvent.
+"""Any marketing tool that takes a webhook: each change of a hold, and of who is one person with whom, as a signed CloudEvent.
 
 The body is a structured CloudEvent 1.0 (https://github.com/cloudevents/spec, HTTP binding section 3.2), the headers are those of
 Standard Webhooks 1.0.0. The receiver finds in `data.version` which of two changes is the later one.
@@ -17,6 +17,9 @@ from connectors.shared import webhook_signing
 from connectors.shared.loopback import is_loopback_url
 from connectors.shared.retry_after import retry_after
 from hub.contract import HoldNotice, Http, NoAnswer, NotSent, Refused, TryLater
+
+# What it hears of besides holds. A type it does not know it should answer 2xx and ignore.
+_CUSTOMERS = frozenset({"customer.merged", "customer.unmerged", "customer.split"})
 
 _TIMEOUT_SECONDS = 15.0  # Standard Webhooks: 15 to 30
 
@@ -44,6 +47,7 @@ class WebhookSettings(BaseModel):
     url: str
     secret: SecretStr
     max_per_second: float | None = Field(default=None, gt=0)
+    customers: bool = True  # tell of customers merged, unmerged and split too
 
     @field_validator("url")
     @classmethod
@@ -74,7 +78,7 @@ class WebhookSettings(BaseModel):
 
 
 class Webhook:
-    """A destination that is told of holds by webhook. `source` is the CloudEvents source: a URI reference naming this hub."""
+    """A destination that is told by webhook of holds and of who is who. `source` (CloudEvents) is a URI reference naming this hub."""
 
     Settings: ClassVar[type[BaseModel]] = WebhookSettings
 
@@ -83,6 +87,7 @@ class Webhook:
         self._url = settings.url
         self._key = webhook_signing.decode_secret(settings.secret.get_secret_value())
         self._source = source
+        self.hears = _CUSTOMERS if settings.customers else frozenset[str]()
 
     async def tell(self, notice: HoldNotice, http: Http, now: float) -> None:
         """POST the change; 2xx is success. `now` in unix seconds is what the signature is dated with.

@@ -233,7 +233,7 @@ def held_now(hooks: list[Hook]) -> list[Hook]:
     latest: dict[str, Hook] = {}
     for hook in hooks:
         known = latest.get(str(hook.data.get("customer_id")))
-        if hook.verified and (known is None or _version(hook) >= _version(known)):
+        if hook.type.startswith("hold.") and hook.verified and (known is None or _version(hook) >= _version(known)):
             latest[str(hook.data.get("customer_id"))] = hook
     return [hook for hook in latest.values() if hook.type != "hold.released"]
 

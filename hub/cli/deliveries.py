@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hub.cli.shared import config_option, fail, settings_from, with_hub
+from hub.cli.shared import config_option, fail, with_hub, with_reader
 
 if TYPE_CHECKING:
     from hub.web.context import Hub
@@ -16,41 +15,14 @@ if TYPE_CHECKING:
 PAGE = 500
 
 target_option = click.option("--target", default="", help="Only to this channel, room or destination, by its name in config.yaml.")
-kind_option = click.option("--kind", type=click.Choice(["reply", "card", "hold", "media", "code"]), default=None, help="Only of this kind.")
+kind_option = click.option(
+    "--kind", type=click.Choice(["reply", "card", "hold", "media", "code", "check"]), default=None, help="Only of this kind."
+)
 
 
 @click.group("deliveries")
 def deliveries_group() -> None:
     """What is owed to the outside world."""
-
-
-def _read(config: Path, work: Any) -> Any:
-    """Run `work(reader)`, which only reads, whether a hub serves this database or not."""
-    settings = settings_from(config)
-    if settings.database_url is not None:
-
-        async def at_hub(hub: Hub) -> Any:
-            return await work(hub.reader)
-
-        return with_hub(config, at_hub)
-    path = settings.storage.database
-    if not path.exists():
-        fail(f"{path}: there is no database yet; nothing is owed.")
-    from sqlalchemy.exc import DBAPIError
-
-    from hub.storage.reader import sqlite_reader
-
-    async def run() -> Any:
-        reader = sqlite_reader(path)
-        try:
-            return await work(reader)
-        finally:
-            await reader.close()
-
-    try:
-        return asyncio.run(run())
-    except DBAPIError as error:
-        fail(f"{path} cannot be read ({error.orig}). Run hub migrate, or see which version wrote it.")
 
 
 @deliveries_group.command("list")
@@ -74,7 +46,7 @@ def deliveries_list(states: tuple[str, ...], target: str, kind: str | None, limi
     async def work(reader: Any) -> Any:
         return await reader.all(statement)
 
-    for row in reversed(_read(config, work)):
+    for row in reversed(with_reader(config, work)):
         ticket = f"ticket {row.ticket_id}" if row.ticket_id is not None else ""
         click.echo(f"{row.id:>6}  {row.kind:<6} {row.target:<16} {row.state:<9} tried {row.attempt:<3} {ticket:<12} {row.error}".rstrip())
 
@@ -92,7 +64,7 @@ def deliveries_show(number: int, config: Path) -> None:
     async def work(reader: Any) -> Any:
         return await reader.first(statement)
 
-    row = _read(config, work)
+    row = with_reader(config, work)
     if row is None or row.id != number:
         fail(f"There is no delivery {number}.")
     click.echo(f"delivery  {row.id}: {KINDS.get(row.kind, row.kind)} to {row.target}")

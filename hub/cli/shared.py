@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from hub.config import Settings
+    from hub.web.context import Hub
 
 config_option = click.option(
     "--config", "config", type=click.Path(path_type=Path), default=Path("config.yaml"), show_default=True, help="The configuration file."
@@ -33,8 +34,42 @@ def settings_from(path: Path) -> Settings:
         fail(str(error))
 
 
-def with_hub(config: Path, work: Any) -> Any:
-    """Run `work(hub)` on the database of a hub that is not serving."""
+def with_reader(config: Path, work: Any) -> Any:
+    """Run `work(reader)`, which only reads, whether a hub serves this database or not."""
+    settings = settings_from(config)
+    if settings.database_url is not None:
+
+        async def at_hub(hub: Hub) -> Any:
+            return await work(hub.reader)
+
+        return with_hub(config, at_hub)
+    path = settings.storage.database
+    if not path.exists():
+        fail(f"{path}: there is no database yet.")
+    from sqlalchemy.exc import DBAPIError
+
+    from hub.storage.reader import sqlite_reader
+    from hub.storage.writer import StorageBusy
+
+    async def run() -> Any:
+        reader = sqlite_reader(path)
+        try:
+            return await work(reader)
+        finally:
+            await reader.close()
+
+    try:
+        return asyncio.run(run())
+    except DBAPIError as error:
+        fail(f"{path} cannot be read ({error.orig}). Run hub migrate, or see which version wrote it.")
+    except StorageBusy:
+        fail(f"{path} cannot be read. Run hub migrate, or see which version wrote it.")
+
+
+def with_hub(
+    config: Path, work: Any, *, running: str = "The hub is running: do this in its web pages (Settings), or stop it first."
+) -> Any:
+    """Run `work(hub)` on the database of a hub that is not serving; `running` is what to say where one is."""
     settings = settings_from(config)
     from hub.config import ConfigError
     from hub.conversations import Refusal
@@ -50,6 +85,6 @@ def with_hub(config: Path, work: Any) -> Any:
     try:
         return asyncio.run(run())
     except DatabaseInUse:
-        fail("The hub is running: do this in its web pages (Settings), or stop it first.")
+        fail(running)
     except (ConfigError, BadSecret, DatabaseTooNew, DatabaseUnreadable, Refusal, StorageBusy) as error:
         fail(str(error))

@@ -310,7 +310,8 @@ function tour() {
   $('slack-user').addEventListener('change', drawSlack);
 
   /* marketing */
-  const KINDS = { 'hold.placed': ['hold', 'Placed'], 'hold.renewed': ['hold', 'Renewed'], 'hold.released': ['good', 'Released'] };
+  const KINDS = { 'hold.placed': ['hold', 'Placed'], 'hold.renewed': ['hold', 'Renewed'], 'hold.released': ['good', 'Released'],
+    'customer.merged': ['', 'Merged'], 'customer.unmerged': ['', 'Taken apart'], 'customer.split': ['', 'Split off'] };
   function drawMarketing() {
     const { held, hooks, campaigns } = state.marketing;
     const last = campaigns.at(-1);
@@ -326,7 +327,7 @@ function tour() {
       return el('li', { 'data-type': hook.type, class: hook.order > seen.hooks ? 'fresh' : null },
         el('div', { class: 'line' }, el('span', { class: `badge ${tone}` }, word), el('b', {}, hook.who),
           hook.problem ? el('span', { class: 'badge bad' }, `Refused: ${hook.problem}`) : el('span', { class: 'badge good' }, 'Signature verified'), el('time', {}, time(hook.at))),
-        el('div', { class: 'facts' }, [`version ${hook.version ?? '?'}`, hook.reasons.join(', '), hook.until && `until ${until(hook.until)}`].filter(Boolean).join(' · ')),
+        el('div', { class: 'facts' }, [hook.version && `version ${hook.version}`, hook.reasons.join(', '), hook.until && `until ${until(hook.until)}`].filter(Boolean).join(' · ')),
         hook.identifiers.length ? el('div', { class: 'ids' }, hook.identifiers.map((one) => el('code', { title: `${one.kind}, ${one.because}` }, `${one.value} (${one.because})`))) : '');
     }) : [el('li', { class: 'nothing' }, 'Nothing yet.')]));
     if (hooks.some((hook) => hook.order > seen.hooks)) mark('marketing');
