@@ -10,12 +10,12 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
-from hub.conversations import Refusal, tickets
+from hub.conversations import Refusal, tickets, ways
 from hub.conversations.ingest import preview
 from hub.conversations.text import storable
 from hub.customers.canonical import canonical
 from hub.customers.opt_outs import opted_out
-from hub.customers.resolution import PROVEN
+from hub.customers.resolution import PROVEN, TYING
 from hub.policy import ChannelRule
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Attachment, Identifier, Message, MessageCopy, ReadMarker, Ticket
@@ -85,6 +85,7 @@ class Reply:
     attachments: tuple[NewFile, ...] = ()
     cc: tuple[str, ...] = ()  # mail only: who else gets it, by the agent's choice
     seen_message_id: int | None = None  # the last customer message the agent saw; refused when there is a newer one
+    confirmed_way: bool = False  # the agent was asked whether it may leave by an address that nothing proves to be the same person's
 
     def needs(self, needs: Needs) -> None:
         needs.tickets.add(self.ticket_id)
@@ -106,6 +107,8 @@ class Reply:
                 f"{identifier.address} sent a stop word to {rule.label}: nothing may be written there until they send START. "
                 "Answer on another channel."
             )
+        if not self.confirmed_way and (doubt := self._doubt(ticket, identifier, facts)):
+            raise Refusal(f"{doubt} Confirm that your answer may go there, then send it.")
         message = Message(
             id=facts.new_id("message"),
             conversation_id=ticket.conversation_id,
@@ -149,6 +152,13 @@ class Reply:
         if ticket.assignee_id is None and ticket.status != "resolved":
             _assign(ticket, self.agent_id, self.agent_id, facts)
         return Replied(message.id, duplicate=False)
+
+    def _doubt(self, ticket: Ticket, to: Identifier, facts: Facts) -> str:
+        own = facts.identifiers_of[facts.live_customer(ticket.conversation_id).id]
+        last = next((one for one in own if one.id == ticket.identifier_id), None)
+        said = (e for one in own for e in facts.evidence_of.get(one.id, ()))
+        together = [(e.identifier_id, e.other_id) for e in said if e.other_id is not None and e.proof in TYING and e.withdrawn_at is None]
+        return ways.why_stop(last, to, own, together)
 
     def _copies(self, rule: ChannelRule, identifier: Identifier) -> dict[str, str]:
         if self.cc and not rule.mails:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, case, func, literal, literal_column, or_, select, text, union_all
+from sqlalchemy import Select, and_, case, func, literal, literal_column, or_, select, text, union_all
 
+from hub.customers.resolution import TYING
 from hub.storage.tables import metadata
 
 ticket = metadata.tables["ticket"]
@@ -22,6 +23,8 @@ hold = metadata.tables["hold"]
 customer = metadata.tables["customer"]
 hold_ledger = metadata.tables["hold_ledger"]
 delivery = metadata.tables["delivery"]
+opt_out = metadata.tables["opt_out"]
+join_log = metadata.tables["join_log"]
 
 TEXT_SHOWN = 8_000  # characters of one message on the page; the rest is a click away
 EVENTS_UPTO = 200
@@ -40,7 +43,11 @@ def messages(customer_id: int, before: int | None = None, limit: int = 50, since
         func.substr(message.c.text, 1, TEXT_SHOWN).label("text"),
         (func.length(message.c.text) > TEXT_SHOWN).label("cut"),
         message.c.html.is_not(None).label("has_html"),
-    ).where(message.c.conversation_id == customer_id)
+        identifier.c.kind,
+        identifier.c.address,
+    )
+    statement = statement.select_from(message.outerjoin(identifier, identifier.c.id == message.c.identifier_id))
+    statement = statement.where(message.c.conversation_id == customer_id)
     if before is not None:
         statement = statement.where(message.c.id < before)
     if since is not None:
@@ -59,9 +66,12 @@ TOLD = (
     "ticket.assigned",
     "ticket.snoozed",
     "ticket.woken",
+    "ticket.moved",
+    "message.moved",
     "customer.merged",
     "customer.unmerged",
     "customer.split",
+    "suggestion.rejected",
     "hold.placed",
     "hold.released",
 )
@@ -128,32 +138,65 @@ def failed_reply(message_id: int) -> Select[Any]:
 
 
 def identifiers(customer_id: int) -> Select[Any]:
-    """A customer's identifiers, then what they merely claimed (`own` false): at most 60."""
+    """A customer's identifiers, then what they merely claimed (`own` false), of whoever it is: at most 60."""
     names = (
-        "id",
-        "kind",
-        "site",
-        "value",
-        "standing",
-        "proof",
-        "address",
-        "first_seen",
-        "last_proof_at",
-        "home_id",
-        "shared_at",
-        "ended_at",
+        *("id", "kind", "site", "value", "standing", "proof", "address"),
+        *("first_seen", "last_proof_at", "home_id", "customer_id", "shared_at", "ended_at"),
     )
     columns = [identifier.c[name] for name in names]
     own = select(*columns, literal(1).label("own")).where(identifier.c.customer_id == customer_id)
     speaker = identifier.alias("speaker")
     said = (
-        select(evidence.c.other_id)
+        select(evidence.c.other_id, func.max(case((evidence.c.proof == "claimed", 1), else_=0)).label("claimed"))
         .join(speaker, speaker.c.id == evidence.c.identifier_id)
-        .where(speaker.c.customer_id == customer_id, evidence.c.withdrawn_at.is_(None))
+        .where(speaker.c.customer_id == customer_id, evidence.c.other_id.is_not(None), evidence.c.withdrawn_at.is_(None))
+        .group_by(evidence.c.other_id)
+        .subquery()
     )
-    claimed = select(*columns, literal(0).label("own")).where(identifier.c.id.in_(said), identifier.c.customer_id.is_(None))
+    # What proof tied to somebody who has been parted since is theirs alone; what was claimed stays claimed, whoever writes from it.
+    foreign = or_(identifier.c.customer_id.is_(None), and_(identifier.c.customer_id != customer_id, said.c.claimed == 1))
+    claimed = select(*columns, literal(0).label("own")).join(said, said.c.other_id == identifier.c.id).where(foreign)
     both = union_all(own, claimed).subquery()
     return select(both).order_by(both.c.own.desc(), both.c.id).limit(60)
+
+
+def proofs(customer_id: int) -> Select[Any]:
+    """Pairs of a customer's identifiers that were proved to be one person's: what `ways.why_stop` goes by."""
+    speaker, other = identifier.alias("speaker"), identifier.alias("other")
+    return (
+        select(evidence.c.identifier_id, evidence.c.other_id)
+        .distinct()
+        .select_from(
+            evidence.join(speaker, speaker.c.id == evidence.c.identifier_id).join(other, other.c.id == evidence.c.other_id),
+        )
+        .where(
+            speaker.c.customer_id == customer_id,
+            other.c.customer_id == customer_id,
+            evidence.c.proof.in_([each.value for each in TYING]),
+            evidence.c.withdrawn_at.is_(None),
+        )
+        .limit(1_000)
+    )
+
+
+def opt_outs(customer_ids: Sequence[int]) -> Select[Any]:
+    """The addresses of these customers that must not be written to, each with its channel."""
+    same = and_(opt_out.c.value == identifier.c.value, opt_out.c.kind == identifier.c.kind)
+    return (
+        select(identifier.c.customer_id, opt_out.c.id, opt_out.c.channel_id, opt_out.c.kind, opt_out.c.value, opt_out.c.at)
+        .distinct()  # a value may be known twice, proven and merely said, and is one address
+        .select_from(identifier.join(opt_out, same))
+        .where(identifier.c.customer_id.in_(customer_ids), opt_out.c.ended_at.is_(None))
+        .order_by(opt_out.c.id)
+        .limit(60)
+    )
+
+
+def join(join_id: int) -> Select[Any]:
+    """A tie between two homes, and whether a later row undid it."""
+    ends = join_log.alias("ends")
+    undone = select(func.max(ends.c.id)).where(ends.c.undoes == join_log.c.id, ends.c.left_id == join_log.c.left_id).scalar_subquery()
+    return select(*join_log.c, undone.label("undone")).where(join_log.c.id == join_id, join_log.c.undoes.is_(None))
 
 
 def customer_tickets(customer_id: int) -> Select[Any]:
@@ -186,6 +229,18 @@ def ledger(customer_id: int) -> Select[Any]:
         .order_by(hold_ledger.c.id.desc())
         .limit(6)
     )
+
+
+def identifier_kind(identifier_id: int) -> Select[Any]:
+    """What kind of identifier this is; no row where there is none."""
+    return select(identifier.c.kind).where(identifier.c.id == identifier_id)
+
+
+def said(message_id: int) -> Select[Any]:
+    """A message in short, with where it stands: what an agent sees before giving it to another customer."""
+    names = ("id", "conversation_id", "ticket_id", "direction", "channel_id", "created_at", "subject")
+    columns = [message.c[name] for name in names]
+    return select(*columns, func.substr(message.c.text, 1, 300).label("text")).where(message.c.id == message_id)
 
 
 # --- single messages and files ---------------------------------------------------------------------------------------

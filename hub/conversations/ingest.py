@@ -84,6 +84,8 @@ def item(
     known = weigh(said.claims, trusted, policy.region)
     if not isinstance(said, InboundMessage):
         return Item(said, known, trusted=trusted)
+    if said.automatic == "bounce":
+        raise NoSender("It is a notice that a mail was not delivered: a server wrote it, and no customer.")
     if known[0].kind == "email" and is_own(known[0].value, policy):
         raise NoSender(f"{known[0].value} is one of our own addresses: what we write to ourselves is no customer's message.")
     copies = {value: given for given in reversed(said.recipients) if (value := canonical("email", given)) is not None}
@@ -233,6 +235,9 @@ class Ingest:
                     message_id=message_id,
                     data=json.dumps({"id": file.id, "channel_id": self.channel_id}),
                 )
+        if said.unchecked:
+            told = json.dumps({"channel_id": self.channel_id})
+            facts.emit("message.unchecked", customer_id=sender.customer.id, ticket_id=ticket.id, message_id=message_id, data=told)
         self._touch(ticket, message, said, sender, opens, facts)
         facts.emit(
             "message.received",

@@ -6,6 +6,7 @@ Every list is bounded.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -289,4 +290,30 @@ def people(typed: str) -> Select[Any]:
         .join(customer, customer.c.id == identifier.c.customer_id)
         .where(wanted)
         .limit(5)
+    )
+
+
+NAMED_AMONG = 20_000  # so many newest customers are looked through for a part of a name: there is no index for that
+
+
+def find(number: int | None, values: Collection[str], name: str, also: Collection[int] = (), limit: int = 20) -> Select[Any]:
+    """Live customers by a number (theirs, or one that leads on to them), by a whole canonical value, or by a part of their name among
+    the newest ones; and `also` these. With their newest ticket."""
+    live = func.coalesce(customer.c.merged_into, customer.c.id)
+    ways = [select(live.label("id")).where(customer.c.id.in_([*also, *([number] if number is not None else [])]))]
+    if values:
+        ways.append(select(identifier.c.customer_id).where(identifier.c.value.in_(values), identifier.c.customer_id.is_not(None)))
+    if name:
+        newest = select(customer.c.id, customer.c.name).where(customer.c.merged_into.is_(None))
+        recent = newest.order_by(customer.c.id.desc()).limit(NAMED_AMONG).subquery()
+        ways.append(select(recent.c.id).where(func.lower(recent.c.name).contains(name.lower(), autoescape=True)))
+    wanted = union_all(*ways).subquery()
+    first = select(func.min(identifier.c.id)).where(identifier.c.customer_id == customer.c.id).correlate(customer).scalar_subquery()
+    last = select(func.max(ticket.c.last_at)).where(ticket.c.conversation_id == customer.c.id).correlate(customer).scalar_subquery()
+    return (
+        select(customer.c.id, customer.c.name, identifier.c.kind, identifier.c.address, last.label("last_at"))
+        .select_from(customer.outerjoin(identifier, identifier.c.id == first))
+        .where(customer.c.id.in_(select(wanted.c.id)), customer.c.merged_into.is_(None))
+        .order_by(customer.c.id.desc())
+        .limit(limit)
     )

@@ -63,6 +63,8 @@ class Said:
     status_help: str
     error: str
     doubt: str
+    unproven: bool  # nothing proves that the sender is whose message this is taken for
+    address: str  # by which of the customer's addresses it came or went, as people write it
     automatic: str
     files: tuple[File, ...]
     retry: str  # `failed` or `unknown` where a person may send it again, else empty
@@ -108,6 +110,8 @@ def arrange(
         )
         of.setdefault(row.message_id, []).append(shown)
     lines: list[Line] = []
+    # What came with a joined record was not let go: its holds go on here.
+    events = [row for row in events if not (row.type == "hold.released" and "joined_into" in wording.told(row.data))]
     last, subject = above, above.subject if above is not None else ""
     today = wording.day(above.created_at, now, zone) if above is not None else ""
     for kind, row in order(messages, events):
@@ -134,8 +138,8 @@ def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: 
     end = wording.quoted_from(row.text) if row.direction == "in" else len(row.text)
     joined = (
         last is not None
-        and (last.direction, last.agent_id, last.channel_id, last.identifier_id)
-        == (row.direction, row.agent_id, row.channel_id, row.identifier_id)
+        and (last.direction, last.agent_id, last.channel_id, last.identifier_id, last.proof)
+        == (row.direction, row.agent_id, row.channel_id, row.identifier_id, row.proof)
         and 0 <= row.created_at - last.created_at <= TOGETHER
         and not row.subject
     )
@@ -157,6 +161,8 @@ def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: 
         status_help=wording.STATUS_HELP.get(row.status, ""),
         error=row.error,
         doubt=row.doubt,
+        unproven=row.direction == "in" and row.proof in wording.UNPROVEN,
+        address=wording.address(row.kind, row.address) if row.direction != "note" and row.kind and row.kind != "device" else "",
         automatic=wording.AUTOMATIC.get(row.automatic, wording.plain(row.automatic)) if row.automatic else "",
         files=files,
         retry=row.status if row.direction == "out" and row.status in ("failed", "unknown") else "",

@@ -70,9 +70,12 @@ EVENT_ICON: dict[str, str] = {
     "ticket.assigned": "user",
     "ticket.snoozed": "clock",
     "ticket.woken": "bell",
+    "ticket.moved": "move",
+    "message.moved": "move",
     "customer.merged": "merge",
     "customer.unmerged": "split",
     "customer.split": "split",
+    "suggestion.rejected": "user-x",
     "hold.placed": "pause",
     "hold.released": "play",
 }
@@ -83,37 +86,57 @@ def plain(word: str) -> str:
     return word.replace("_", " ").replace("-", " ").replace(".", " ").strip().capitalize()
 
 
+def told(data: str) -> dict[str, Any]:
+    """What an event's data says; nothing where it cannot be read."""
+    try:
+        found = json.loads(data or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Mapping[int, str], zone: tzinfo) -> str:
     """One line for an event in the timeline; `actor` is empty where nobody in particular did it."""
-    try:
-        told = json.loads(data or "{}")
-    except ValueError:
-        told = {}
-    if not isinstance(told, dict):
-        told = {}
+    said = told(data)
     number = f"Ticket #{ticket_id}" if ticket_id is not None else "Ticket"
+    actor = actor or program(str(said.get("actor") or ""))
     by = f" by {actor}" if actor else ""
     if type == "ticket.assigned":
-        return _assigned(told, actor, names)
+        return _assigned(said, actor, names)
     if type == "ticket.snoozed":
-        until = told.get("until", told.get("until_us", told.get("snoozed_until")))
+        until = said.get("until", said.get("until_us", said.get("snoozed_until")))
         return f"{number} snoozed{by}" + (f" until {clock(until, zone)}" if isinstance(until, int) else "")
     if type in ("hold.placed", "hold.released"):
-        reasons = told.get("reasons") or told.get("reason") or []
+        reasons = said.get("reasons") or said.get("reason") or []
         listed = ", ".join(hold_reason(str(r)).lower() for r in (reasons if isinstance(reasons, list) else [reasons]))
         if type == "hold.placed":
             return "Marketing held" + (f": {listed}" if listed else "")
         return "Marketing hold released"
     if type == "ticket.woken":
         return f"{number} taken out of snooze{by}" if actor else f"{number} is back from its snooze"
+    other = f"customer {said['other']}" if isinstance(said.get("other"), int) else "another customer"
     return {
         "ticket.opened": f"{number} opened{by}",
         "ticket.reopened": f"{number} reopened" + (by or " by a new message"),
         "ticket.resolved": f"{number} resolved{by}",
-        "customer.merged": f"Another record of this person was joined in{by}",
-        "customer.unmerged": f"Two people were taken apart again{by}",
-        "customer.split": f"Part of this record turned out to be somebody else{by}",
+        "ticket.moved": f"{number} moved here from {other}{by}",
+        "message.moved": f"A message was moved here from {other}{by}",
+        "customer.merged": f"{other[0].upper()}{other[1:]} was merged in{by}" if actor else _merged(said, other),
+        "customer.unmerged": f"{other[0].upper()}{other[1:]} was taken apart again{by}",
+        "customer.split": f"Part of this record turned out to be somebody else: {other}" + (f" (taken out{by})" if by else ""),
+        "suggestion.rejected": f"{actor or 'Somebody'} said that {other} is another person",
     }.get(type, plain(type))
+
+
+def program(actor: str) -> str:
+    """Who did it, where it was no agent: a program of the business, or somebody at the command line."""
+    kind, _, name = actor.partition(":")
+    return {"program": f"the program {name}" if name else "a program", "command line": "somebody at the command line"}.get(kind, "")
+
+
+def _merged(said: dict[str, Any], other: str) -> str:
+    how = f" ({said['rule']})" if said.get("rule") else ""
+    return f"{other[0].upper()}{other[1:]} turned out to be the same person{how}"
 
 
 def _assigned(told: dict[str, Any], actor: str, names: Mapping[int, str]) -> str:
@@ -137,6 +160,24 @@ def hold_reason(reason: str, source: str = "") -> str:
 
 def proof(word: str) -> str:
     return PROOF.get(word, plain(word) or "Not verified")
+
+
+def likely(score: int) -> str:
+    """How likely two customers are one person, of a score in thousandths."""
+    return "Very likely" if score >= 850 else "Likely" if score >= 700 else "Possibly"
+
+
+def source(word: str) -> str:
+    """Where an attribute comes from: `record:import`, `agent:7`, `signed:shop`, `claimed`."""
+    kind, _, name = word.partition(":")
+    known = {
+        "agent": "noted by an agent",
+        "signed": "signed by your site",
+        "site": "signed by your site",
+        "claimed": "said by the customer",
+        "program": f"from the program {name}" if name else "from a program",
+    }
+    return known.get(kind, "from your own records")
 
 
 # --- names and addresses ---------------------------------------------------------------------------------------------
@@ -287,6 +328,12 @@ def clock(at: int, where: tzinfo) -> str:
     """A whole time: `Mon 23 Nov, 09:00`."""
     then = moment(at, where)
     return f"{then:%a} {then.day} {then:%b}, {then:%H:%M}"
+
+
+def on(at: int, now: int, where: tzinfo) -> str:
+    """A day within a sentence: `3 May`, with its year where that is another one."""
+    then = moment(at, where)
+    return f"{then.day} {then:%B}" + ("" if then.year == moment(now, where).year else f" {then.year}")
 
 
 def time_of_day(at: int, where: tzinfo) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Select, and_, case, false, func, or_, select, union
+from sqlalchemy import ColumnElement, Select, case, exists, false, func, or_, select, union
 
 from hub.contract import Proof
 from hub.customers import bonds
@@ -45,11 +45,13 @@ TOO_COMMON = 50  # holders of a key: more, and sharing it means nothing
 MOST_COMPARED = 200  # candidates a home, those who share the most keys first
 MOST_ADDRESSES = 10  # of a kind a home is known by
 TURN = 60.0  # seconds
+LOOKED_AT = 1_000  # suggestions that a page of pairs is made of: of what was rejected and joined there may be any number
 
 _customer = metadata.tables["customer"]
 _identifier = metadata.tables["identifier"]
 _evidence = metadata.tables["evidence"]
 _attribute = metadata.tables["attribute"]
+_ticket = metadata.tables["ticket"]
 _match_key = metadata.tables["match_key"]
 _suggestion = metadata.tables["suggestion"]
 _cannot = metadata.tables["cannot_link"]
@@ -68,7 +70,7 @@ def _pair(left: ColumnElement[int], right: ColumnElement[int]) -> tuple[ColumnEl
     return case((left < right, left), else_=right), case((left < right, right), else_=left)
 
 
-def _pairs(chosen: Select[Any] | None) -> Select[Any]:
+def _pairs(chosen: Select[Any]) -> Select[Any]:
     """Pairs of live customers with what suggests them, but for pairs that are one customer or that somebody parted since.
 
     Proof that came after the parting shows a pair again: then a human is asked once more. `chosen` are the suggestions to look at.
@@ -86,27 +88,29 @@ def _pairs(chosen: Select[Any] | None) -> Select[Any]:
     ).select_from(
         _suggestion.join(left, left.c.id == _suggestion.c.left_id).join(right, right.c.id == _suggestion.c.right_id),
     )
-    if chosen is not None:
-        rows = rows.where(_suggestion.c.id.in_(chosen))
-    pairs = rows.where(_live(left) != _live(right)).group_by(low, high).subquery("pairs")
-    one, other = _customer.alias("one"), _customer.alias("other")
+    chosen_rows = rows.where(_suggestion.c.id.in_(chosen), _live(left) != _live(right))
+    pairs = chosen_rows.group_by(low, high).subquery("pairs")
+    # Of each pair shown, through the index: all that was ever parted may be much.
+    one, other, home = _customer.alias("one"), _customer.alias("other"), _customer.alias("home")
+    of_pair = or_(home.c.id.in_([pairs.c.left_id, pairs.c.right_id]), home.c.merged_into.in_([pairs.c.left_id, pairs.c.right_id]))
     apart_low, apart_high = _pair(_live(one), _live(other))
     parted = (
-        select(apart_low.label("left_id"), apart_high.label("right_id"), func.max(_cannot.c.at).label("at"))
+        select(func.max(_cannot.c.at))
         .select_from(_cannot.join(one, one.c.id == _cannot.c.left_id).join(other, other.c.id == _cannot.c.right_id))
-        .where(_cannot.c.ended_at.is_(None))
-        .group_by(apart_low, apart_high)
-        .subquery("parted")
+        .where(
+            _cannot.c.left_id.in_(select(home.c.id).where(of_pair).correlate(pairs)),
+            _cannot.c.ended_at.is_(None),
+            apart_low == pairs.c.left_id,
+            apart_high == pairs.c.right_id,
+        )
+        .correlate(pairs)
+        .scalar_subquery()
     )
     first, second = _customer.alias("first"), _customer.alias("second")
     return (
         select(*pairs.c, first.c.name.label("left_name"), second.c.name.label("right_name"))
-        .select_from(
-            pairs.join(first, first.c.id == pairs.c.left_id)
-            .join(second, second.c.id == pairs.c.right_id)
-            .outerjoin(parted, and_(parted.c.left_id == pairs.c.left_id, parted.c.right_id == pairs.c.right_id))
-        )
-        .where(or_(parted.c.at.is_(None), pairs.c.proof_at > parted.c.at))
+        .select_from(pairs.join(first, first.c.id == pairs.c.left_id).join(second, second.c.id == pairs.c.right_id))
+        .where(func.coalesce(parted, -1) < func.coalesce(pairs.c.proof_at, 0))
     )
 
 
@@ -129,10 +133,13 @@ def newest(limit: int, after: int | None = None) -> Select[Any]:
     Columns: left_id < right_id, left_name, right_name, score (thousandths), newest_id, at, proof_at (None where no proof came after
     a parting), reasons (a line each, see `reasons`).
     """
-    found = _pairs(None)
-    columns = found.selected_columns
+    chosen = select(_suggestion.c.id).order_by(_suggestion.c.id.desc()).limit(LOOKED_AT)
     if after is not None:
-        found = found.where(columns.newest_id < after)
+        newer = _suggestion.alias("newer")
+        same = (newer.c.left_id == _suggestion.c.left_id, newer.c.right_id == _suggestion.c.right_id, newer.c.id >= after)
+        chosen = chosen.where(_suggestion.c.id < after, ~select(newer.c.id).where(*same).exists())  # else an earlier page had the pair
+    found = _pairs(select(chosen.subquery().c.id))
+    columns = found.selected_columns
     return found.order_by(columns.newest_id.desc()).limit(limit)
 
 
@@ -194,9 +201,10 @@ class Suggest:
             if self._parted(match, facts):
                 continue
             score = round(match.score * 1_000)
-            known = [
-                row for row in facts.found[("suggestion", "left_id", match.left_id)] if row.right_id == match.right_id and row.rule == RULE
-            ]
+            pair = [row for row in facts.found[("suggestion", "left_id", match.left_id)] if row.right_id == match.right_id]
+            known = [row for row in pair if row.rule == RULE]
+            if match.given and any(row.rule == "claimed" for row in pair):
+                continue  # ingest asked as soon as it was said
             if not known:
                 bonds.suggest(facts, match.left_id, match.right_id, rule=RULE, score=score, reason=match.reason)
                 new += 1
@@ -262,11 +270,14 @@ async def people(reader: Reader, known: Sequence[Home]) -> dict[int, Person]:
     def home(table: Any) -> ColumnElement[int]:
         return func.coalesce(table.c.home_id, table.c.customer_id).label("home")
 
+    heard = exists().where(_ticket.c.conversation_id == _identifier.c.customer_id, _ticket.c.last_inbound_id.is_not(None))
     own = await reader.all(
         select(home(_identifier), _identifier.c.kind, _identifier.c.value, _identifier.c.standing, _identifier.c.proof)
         .where(_identifier.c.customer_id.in_(lives), _identifier.c.kind.in_(["email", "phone"]))
         # What is two people's, or somebody else's by now, tells nothing of this one.
         .where(_identifier.c.shared_at.is_(None), _identifier.c.ended_at.is_(None))
+        # An address nobody proved, all of whose messages turned out to be proven after all, is an empty shell and no second person.
+        .where(or_(_identifier.c.standing == "proven", heard))
         .order_by(_identifier.c.id)
     )
     claimed = await reader.all(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Any
 from urllib.parse import urlencode
@@ -20,12 +20,15 @@ from sqlalchemy.sql import Executable
 from hub.conversations import history, queries, timeline, wording
 from hub.conversations.commands import reachable
 from hub.conversations.queries import VIEWS, Cursor, View
+from hub.conversations.ways import named, why_stop
+from hub.customers import preview, suggestions
 from hub.storage.search import FOUND_FROM, FOUND_TO
-from hub.web import tickets
+from hub.web import people, tickets
 from hub.web.auth import now_of, require_agent
 from hub.web.context import HUB, Hub
 from hub.web.pages import render
 from hub.web.tickets import number, zone_of
+from hub.web.visitors import CHAT
 
 routes = web.RouteTableDef()
 
@@ -77,6 +80,7 @@ class Asked:
     ticket_id: int | None
     customer_id: int | None
     near: int | None
+    joined: int | None  # the join an agent has just made: its notice stands above the conversation
     after: Cursor | None
     rows: int
 
@@ -100,6 +104,7 @@ def _asked(request: web.Request, hub: Hub, view: View | None) -> Asked:
         ticket_id=number(query.get("ticket")),
         customer_id=number(query.get("customer")),
         near=number(query.get("m")),
+        joined=number(query.get("joined")),
         after=Cursor.parse(query.get("after", "")),
         rows=min(max(number(query.get("rows")) or PAGE, PAGE), MAX_ROWS),
     )
@@ -148,11 +153,8 @@ async def search(request: web.Request) -> web.StreamResponse:
 
 @routes.get(r"/conversations/{customer_id:[0-9]{1,17}}")
 async def conversation(request: web.Request) -> web.StreamResponse:
-    """A customer's conversation by its lasting id: leads to the newest ticket, of the survivor where customers were joined."""
-    row = await request.app[HUB].reader.first(queries.survivor(int(request.match_info["customer_id"])))
-    if row is None:
-        raise web.HTTPNotFound(text="There is no such conversation.")
-    raise web.HTTPFound(f"/inbox/all?ticket={row.ticket_id}" if row.ticket_id is not None else f"/inbox/all?customer={row.id}")
+    """A customer's conversation by its lasting id, at its newest ticket. A merged one leads on (307) while it is."""
+    return await _screen(request, VIEWS["all"], int(request.match_info["customer_id"]))
 
 
 @routes.get(r"/conversations/{customer_id:[0-9]{1,17}}/older")
@@ -162,21 +164,33 @@ async def older(request: web.Request) -> web.StreamResponse:
     asked = _asked(request, hub, VIEWS["all"])
     before = number(request.query.get("before"))
     customer_id = int(request.match_info["customer_id"])
-    head, agents = await asyncio.gather(hub.reader.first(queries.customer_head(customer_id, asked.now)), hub.reader.all(queries.agents()))
+    head, agents, identifiers = await asyncio.gather(
+        hub.reader.first(queries.customer_head(customer_id, asked.now)),
+        hub.reader.all(queries.agents()),
+        hub.reader.all(history.identifiers(customer_id)),
+    )
     if head is None or before is None:
         raise web.HTTPNotFound(text="There is no such conversation.")
     name = wording.customer_name(head.name, head.kind, head.address)
     shown = await _timeline(hub, asked, customer_id, name, agents, before=before)
-    return render(request, "inbox/older.html", **_words(hub, asked), asked=asked, customer_id=customer_id, **shown)
+    customer = {"id": customer_id, "several": _several(identifiers)}
+    return render(request, "inbox/older.html", **_words(hub, asked), asked=asked, customer=customer, **shown)
 
 
-async def _screen(request: web.Request, view: View | None) -> web.StreamResponse:
+async def _screen(request: web.Request, view: View | None, customer_id: int | None = None) -> web.StreamResponse:
     hub = request.app[HUB]
     asked = _asked(request, hub, view)
-    if asked.customer_id is not None:
+    if customer_id is not None:
+        asked = replace(asked, customer_id=customer_id)
+    if asked.customer_id is not None and asked.ticket_id is None:
         lasting = await hub.reader.first(queries.survivor(asked.customer_id))
-        if lasting is not None and (lasting.id != asked.customer_id or lasting.ticket_id is not None):
-            raise web.HTTPFound(f"/conversations/{lasting.id}")
+        if lasting is None and customer_id is not None:
+            raise web.HTTPNotFound(text="There is no such conversation.")
+        if lasting is not None and lasting.id != asked.customer_id:
+            # Until they are taken apart: so nobody may keep it.
+            raise web.HTTPTemporaryRedirect(f"/conversations/{lasting.id}", headers={"Cache-Control": "no-store"})
+        if lasting is not None and lasting.ticket_id is not None:
+            asked = replace(asked, ticket_id=lasting.ticket_id)
     # Noted before anything is read: what commits meanwhile arrives on the live stream and is read again.
     seq = hub.feed.last_id
     beside, chosen = await asyncio.gather(_beside(hub, asked), _chosen(hub, asked))
@@ -190,7 +204,16 @@ async def _screen(request: web.Request, view: View | None) -> web.StreamResponse
         **_words(hub, asked),
         **beside,
         **chosen,
+        offers_codes=_offers_codes(request, chosen["ticket"]),
     )
+
+
+def _offers_codes(request: web.Request, ticket: Any) -> bool:
+    """Whether a customer can be asked for a one-time code: they wrote last by a chat that takes one."""
+    hub = request.app[HUB]
+    bound = hub.channel(ticket.channel_id) if ticket is not None else None
+    desk = request.app[CHAT].among(hub).get(bound.rule.name) if bound is not None else None
+    return desk is not None and bool(desk.codes_per_hour)
 
 
 def _words(hub: Hub, asked: Asked) -> dict[str, Any]:
@@ -293,31 +316,53 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
         head = await hub.reader.first(queries.customer_head(customer_id, asked.now))
     if head is None:
         return {**nothing, "missing": True}
-    agents, identifiers, episodes, holds, ledger = await _read(
+    aside = "customer" in asked.parts
+    agents, identifiers, opt_outs, *known = await _read(
         hub,
         queries.agents(),
         history.identifiers(customer_id),
-        *(
-            (history.customer_tickets(customer_id), history.holds(customer_id, asked.now), history.ledger(customer_id))
-            if "customer" in asked.parts
-            else (None, None, None)
-        ),
+        history.opt_outs([customer_id]),
+        history.join(asked.joined) if asked.joined is not None else None,
+        history.customer_tickets(customer_id) if aside else None,
+        history.holds(customer_id, asked.now) if aside else None,
+        history.ledger(customer_id) if aside else None,
+        preview.attributes([customer_id]) if aside else None,
+        suggestions.for_customer(customer_id) if aside else None,
+    )
+    joins, episodes, holds, ledger, attributes, alike = known
+    several = _several(identifiers)
+    proofs, called = await _read(
+        hub,
+        history.proofs(customer_id) if several and "conversation" in asked.parts else None,
+        preview.called({id_ for row in alike for id_ in (row.left_id, row.right_id)}) if alike else None,
     )
     name = wording.customer_name(head.name, head.kind, head.address)
     shown = await _timeline(hub, asked, customer_id, name, agents) if "conversation" in asked.parts else {}
+    reach = _reach(hub, identifiers, opt_outs, ticket, proofs)
     return {
         "ticket": ticket,
         "missing": False,
-        "customer": {"id": customer_id, "name": name, "held": bool(head.held)},
+        "customer": {"id": customer_id, "name": name, "held": bool(head.held), "several": several},
+        "notice": next((row for row in joins if row.undone is None), None),
         "agents": agents,
         "identifiers": identifiers,
+        "opt_outs": {(row.kind, row.value): row for row in opt_outs},
+        "stopped": opt_outs,
         "tickets": episodes,
         "holds": holds,
         "ledger": ledger,
-        "reach": _reach(hub, identifiers),
+        "fields": preview.fields(attributes, customer_id),
+        "alike": [people.pair(row, called, customer_id) for row in alike],
+        "reach": reach,
+        "preferred": _preferred(reach, ticket),
         "draft_key": secrets.token_hex(16),
         **shown,
     }
+
+
+def _several(identifiers: Sequence[Any]) -> bool:
+    """Whether a customer goes by more than one address: then each message says by which it came."""
+    return len([row for row in identifiers if row.own and row.kind != "device"]) > 1
 
 
 async def _timeline(
@@ -347,13 +392,17 @@ async def _timeline(
     return {"lines": lines, "older": page[0].id if above is not None else None, "seen": max(inbound, default=0)}
 
 
-def _reach(hub: Hub, identifiers: Sequence[Any]) -> list[dict[str, Any]]:
-    """Every way to write to the customer: a channel, and an address of theirs that it reaches."""
+def _reach(
+    hub: Hub, identifiers: Sequence[Any], opt_outs: Sequence[Any], ticket: Any, proofs: Sequence[tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """Every way to write to the customer: a channel, and an address of theirs that it reaches; with what speaks against it."""
     known = ways(hub)
+    own = [row for row in identifiers if row.own]
+    stopped = {(row.channel_id, row.kind, row.value): row for row in opt_outs}
+    last = next((row for row in own if ticket is not None and row.id == ticket.identifier_id), None)
     found = []
-    for row in identifiers:
-        if not row.own:
-            continue
+    for row in own:
+        doubt = why_stop(last, row, own, proofs) if ticket is not None else ""
         for bound in hub.channels.values():
             if reachable(bound.rule, row):
                 way = known[bound.rule.id]
@@ -361,14 +410,31 @@ def _reach(hub: Hub, identifiers: Sequence[Any]) -> list[dict[str, Any]]:
                     {
                         "value": f"{way.id}:{row.id}",
                         "way": way,
+                        "identifier_id": row.id,
                         "address": wording.address(row.kind, row.address or row.value),
                         "unproven": row.proof in wording.UNPROVEN or row.standing == "asserted",
+                        "doubt": doubt,
+                        "elsewhere": f"They last wrote from {named(last)}." if last is not None and last.id != row.id else "",
+                        "stopped": stopped.get((way.id, row.kind, row.value)),
                     }
                 )
     return found
+
+
+def _preferred(reach: Sequence[dict[str, Any]], ticket: Any) -> str:
+    """The way out that is offered first: back to where the customer last wrote from, as `Reply` goes by itself."""
+    open_ways = [way for way in reach if way["stopped"] is None]
+    if ticket is None or not open_ways:
+        return ""
+
+    def distance(way: dict[str, Any]) -> tuple[bool, bool, bool]:
+        return (way["way"].id != ticket.channel_id, way["identifier_id"] != ticket.identifier_id, bool(way["doubt"]))
+
+    return str(min(open_ways, key=distance)["value"])
 
 
 def add_routes(app: web.Application) -> None:
     """The inbox's pages, and the commands posted from them."""
     app.add_routes(routes)
     app.add_routes(tickets.routes)
+    app.add_routes(people.routes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from hub.delivery.tokens import file_token_names
-from hub.web import api, attachments, auth, chat, inbox, live, security, settings, webhooks
+from hub.web import api, attachments, auth, chat, customers_api, customers_bulk, inbox, live, security, settings, webhooks
 from hub.web.context import HUB, Hub
 
 routes = web.RouteTableDef()
@@ -41,7 +41,7 @@ def build(hub: Hub) -> web.Application:
     app.middlewares.insert(0, api.api_errors)  # outermost: even a body refused for its size is told as the API tells errors
     app.add_routes(routes)
     app.router.add_static("/static", Path(__file__).parent / "static")
-    for module in (webhooks, api):
+    for module in (webhooks, api, customers_api, customers_bulk):
         app.add_routes(module.routes)
     for pages in (auth, settings, inbox, attachments, live, chat):
         pages.add_routes(app)

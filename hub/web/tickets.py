@@ -39,13 +39,13 @@ def zone_of(request: web.Request) -> tzinfo:
     return wording.zone(request.cookies.get("tz", "UTC"))
 
 
-def _fetched(request: web.Request) -> bool:
+def fetched(request: web.Request) -> bool:
     """Whether our own script asks, which wants a short answer instead of a page."""
     return "X-CSRF-Token" in request.headers
 
 
 async def _refused(request: web.Request, status: int, reason: str, kept: str = "") -> web.Response:
-    name = "inbox/refusal.html" if _fetched(request) else "inbox/refused.html"
+    name = "inbox/refusal.html" if fetched(request) else "inbox/refused.html"
     return render(request, name, status=status, reason=reason, kept=kept, back=await _back(request))
 
 
@@ -66,7 +66,7 @@ async def _run(request: web.Request, work: Work[Any], kept: str = "") -> web.Res
     except StorageBusy:
         busy = "The database is busy and nothing was saved. Your text is still here: try again in a moment."
         return await _refused(request, 503, busy, kept)
-    if _fetched(request):
+    if fetched(request):
         return web.Response(status=204)
     return web.Response(status=303, headers={"Location": await _back(request)})
 
@@ -132,6 +132,7 @@ async def reply(request: web.Request) -> web.StreamResponse:
         identifier_id=number(identifier_id),
         attachments=stored,
         seen_message_id=number(form.get("seen")),
+        confirmed_way=form.get("confirmed_way") == "1",
     )
     answer = await _run(request, work, kept=text)
     if answer.status < 400 and form.get("then") == "resolve":

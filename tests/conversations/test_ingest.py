@@ -11,6 +11,7 @@ import pytest
 from hub.contract import Attachment, DeliveryUpdate, Ignored, Inbound, MessageStatus, Proof
 from hub.conversations.commands import Reply, Resolve
 from hub.conversations.ingest import Ingest, Raw, StoredFile, item, preview
+from hub.customers.resolution import NoSender
 from hub.delivery.works import Claim
 from hub.policy import DAY, SECOND
 from tests.storage import CHAT, ENGINES, MAIL, SMS, WHATSAPP, Store, email, heard, message, open_store, phone
@@ -117,7 +118,7 @@ async def test_a_thanks_on_an_open_ticket_leaves_it_open(store: Store) -> None:
     assert tickets(store) == [(1, "open")]
 
 
-@pytest.mark.parametrize("automatic", ["auto-reply", "bounce", "list"])
+@pytest.mark.parametrize("automatic", ["auto-reply", "list"])
 async def test_automatic_mail_never_opens_or_reopens(automatic: str, store: Store) -> None:
     await store.run(heard(MAIL, message(email("ada@example.com"), automatic=automatic)))
     assert tickets(store) == [(1, "resolved")], "from a stranger it stands in a view, and is over"
@@ -131,6 +132,11 @@ async def test_automatic_mail_never_opens_or_reopens(automatic: str, store: Stor
     assert types(store)[seen:] == ["message.received"]
     assert store.value("SELECT ticket_id FROM message ORDER BY id DESC LIMIT 1") == 1
     assert store.value("SELECT count(*) FROM hold WHERE released_at IS NULL") == 0
+
+
+def test_a_bounce_is_kept_aside_and_becomes_nobody() -> None:
+    with pytest.raises(NoSender, match="was not delivered"):
+        heard(MAIL, message(email("mailer-daemon@mx.example", Proof.CLAIMED), automatic="bounce", in_reply_to="<ours@hub.example>"))
 
 
 async def test_automatic_mail_wakes_no_snooze_and_moves_no_way_back(store: Store) -> None:

@@ -20,6 +20,7 @@ def said(id: int, at: int, **more: Any) -> Any:
     values: dict[str, Any] = {
         "direction": "in", "status": "received", "text": "hi", "cut": False, "has_html": False, "channel_id": 1, "identifier_id": 1,
         "agent_id": None, "subject": "", "sender_name": "", "automatic": "", "doubt": "", "error": "",
+        "proof": "", "kind": "phone", "address": "",
     }  # fmt: skip
     return SimpleNamespace(id=id, created_at=NOW + at, **{**values, **more})
 

@@ -119,7 +119,7 @@ class Model:
         many = self.rows("SELECT conversation_id FROM ticket WHERE status <> 'resolved' GROUP BY 1 HAVING count(*) > 1")
         for (customer,) in many:
             ids = {id_ for (id_,) in self.rows("SELECT id FROM ticket WHERE conversation_id = ? AND status <> 'resolved'", customer)}
-            if not ids & self.by_hand and not self.rows("SELECT 1 FROM join_log WHERE survivor_id = ?", customer):
+            if not ids & self.by_hand and not self.rows("SELECT 1 FROM customer WHERE merged_into = ?", customer):
                 self.fail(f"customer {customer} has the unresolved tickets {sorted(ids)}, and nobody split or joined anything")
         odd = self.rows(
             "SELECT id, status FROM ticket WHERE (status = 'resolved') <> (resolved_at IS NOT NULL) "

@@ -24,7 +24,7 @@ from hub.delivery.tokens import file_token
 from hub.keys import digest
 from hub.passwords import Verified
 from hub.sessions import OpenSession
-from hub.storage.records import Agent, ApiToken, Attachment, Customer, Delivery, Identifier, Message, Quarantine, Ticket
+from hub.storage.records import Agent, ApiToken, Attachment, Customer, Delivery, Evidence, Identifier, JoinLog, Message, Quarantine, Ticket
 from tests.web import Insert
 
 ANYONE = "anonymous visitor token agent admin forged"
@@ -44,6 +44,10 @@ TABLE: dict[str, str] = {
     "GET /sandbox/media/{media}": "404 404 404 404 404 404",
     # programs
     "GET /api/v1/holds/check": "401 401 200 401 401 401",
+    "GET /api/v1/customers": "401 401 200 401 401 401",
+    "GET /api/v1/customers/{customer_id}": "401 401 200 401 401 401",
+    "GET /api/v1/customers/{customer_id}/why": "401 401 200 401 401 401",
+    "GET /api/v1/customers/{customer_id}/suggestions": "401 401 200 401 401 401",
     # visitors
     "GET /chat/{channel}/messages": "401 200 401 401 401 401",
     "GET /chat/{channel}/stream": "401 200 401 401 401 401",
@@ -52,13 +56,20 @@ TABLE: dict[str, str] = {
     "GET /": "303 303 303 302 302 302",
     "GET /inbox/{view}": "303 303 303 200 200 200",
     "GET /search": "303 303 303 200 200 200",
-    "GET /conversations/{customer_id}": "303 303 303 302 302 302",
+    "GET /conversations/{customer_id}": "303 303 303 200 200 200",
     "GET /conversations/{customer_id}/older": "303 303 303 200 200 200",
     "GET /attachments/{attachment_id}": "303 303 303 200 200 200",
     "GET /messages/{message_id}/original": "303 303 303 200 200 200",
     "GET /messages/{message_id}/html": "303 303 303 200 200 200",
     "GET /messages/{message_id}/text": "303 303 303 200 200 200",
     "GET /stream": "303 303 303 200 200 200",
+    "GET /customers/suggestions": "303 303 303 200 200 200",
+    "GET /customers/{customer_id}/merge": "303 303 303 200 200 200",
+    "GET /customers/{customer_id}/merge/{other_id}": "303 303 303 200 200 200",
+    "GET /customers/{customer_id}/why": "303 303 303 200 200 200",
+    "GET /joins/{join_id}": "303 303 303 200 200 200",
+    "GET /tickets/{ticket_id}/move": "303 303 303 200 200 200",
+    "GET /messages/{message_id}/move": "303 303 303 200 200 200",
     # administrators
     "GET /settings": "303 303 303 403 303 303",
     "GET /settings/quarantine": "303 303 303 403 200 200",
@@ -73,11 +84,19 @@ TABLE: dict[str, str] = {
     "OPTIONS /chat/{channel}/messages": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/stream": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/files/{attachment_id}": "404 204 404 404 404 404",
+    "OPTIONS /chat/{channel}/code": "404 204 404 404 404 404",
+    "OPTIONS /chat/{channel}/code/{id}": "404 204 404 404 404 404",
     # what acts, in an order in which each finds something to act upon
     "POST /in/{channel}": "401 200 401 401 401 401",
     "POST /rooms/{room}": "401 401 401 401 401 401",
     "POST /api/v1/holds/check": "401 401 200 401 401 401",
+    "POST /api/v1/customers": "401 401 200 401 401 401",
+    "POST /api/v1/customers/{customer_id}/merge": "401 401 200 401 401 401",
+    "POST /api/v1/customers/{customer_id}/unmerge": "401 401 200 401 401 401",
+    "POST /api/v1/customers/{customer_id}/reject": "401 401 200 401 401 401",
     "POST /chat/{channel}/session": "403 200 403 403 403 403",
+    "POST /chat/{channel}/code": "401 200 401 401 401 401",
+    "POST /chat/{channel}/code/{id}": "401 404 401 401 401 401",  # a code of somebody else
     "POST /sandbox/act/{what}": "400 400 400 400 400 400",
     "POST /login": "401 401 401 401 401 401",  # a wrong password
     "POST /tickets/{ticket_id}/reply": "401 401 401 204 204 403",
@@ -87,7 +106,15 @@ TABLE: dict[str, str] = {
     "POST /tickets/{ticket_id}/resolve": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/reopen": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/read": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/ask-code": "401 401 401 204 204 403",
     "POST /messages/{message_id}/retry": "401 401 401 204 204 403",
+    "POST /messages/{message_id}/move": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/move": "401 401 401 204 204 403",
+    "POST /customers/{customer_id}/reject/{other_id}": "401 401 401 204 204 403",
+    "POST /customers/{customer_id}/identifiers/{identifier_id}/dismiss": "401 401 401 204 204 403",
+    "POST /customers/{customer_id}/identifiers/{identifier_id}/take-out": "401 401 401 204 204 403",
+    "POST /joins/{join_id}/undo": "401 401 401 303 303 403",
+    "POST /customers/{customer_id}/merge/{other_id}": "401 401 401 303 303 403",
     "POST /settings/quarantine/{id}/replay": "401 401 401 403 200 403",
     "POST /settings/quarantine/{id}/dismiss": "401 401 401 403 200 403",
     # First: what is tried again is soon carried by the worker, and then there is nothing to discard.
@@ -112,22 +139,36 @@ FORMS: dict[str, dict[str, str]] = {
     "POST /tickets/{ticket_id}/assign": {"assignee": "me"},
     "POST /tickets/{ticket_id}/snooze": {"for": "hour"},
     "POST /tickets/{ticket_id}/read": {"message_id": "1"},
+    "POST /tickets/{ticket_id}/ask-code": {"identifier_id": "5"},
+    "POST /tickets/{ticket_id}/move": {"to": "2"},
+    "POST /messages/{message_id}/move": {"to": "2"},
     "POST /settings/api": {"name": "A program"},
     "POST /settings/agents": {"name": "New", "email": "new@shop.example"},
 }
 BODIES: dict[str, dict[str, Any]] = {
     "POST /in/{channel}": {"id": "0f8fad5b-d9cb-469f", "text": "Hello"},
     "POST /api/v1/holds/check": {"identifiers": [{"kind": "email", "value": "ana@example.com"}]},
+    "POST /api/v1/customers": {"external_id": "u-9", "email": "noor@example.com", "name": "Noor"},
+    "POST /api/v1/customers/{customer_id}/merge": {"other": 20},
+    "POST /api/v1/customers/{customer_id}/unmerge": {"join_id": 4},  # the merge above: 3 is there from the start
+    "POST /api/v1/customers/{customer_id}/reject": {"other": 20},
     "POST /chat/{channel}/session": {},
+    "POST /chat/{channel}/code": {"kind": "email", "value": "ana@mail.example"},
+    "POST /chat/{channel}/code/{id}": {"code": "123456"},
     "POST /sandbox/act/{what}": {},
 }
 PLACES: dict[str, dict[str, str]] = {
     "POST /messages/{message_id}/retry": {"message_id": "2"},
     "POST /settings/deliveries/{id}/discard": {"id": "5"},
+    "POST /tickets/{ticket_id}/ask-code": {"ticket_id": "2"},
+    "POST /customers/{customer_id}/identifiers/{identifier_id}/dismiss": {"identifier_id": "5"},
+    "POST /customers/{customer_id}/identifiers/{identifier_id}/take-out": {"identifier_id": "4"},
+    "POST /tickets/{ticket_id}/move": {"ticket_id": "2"},
 }
 QUERIES = {
     "GET /conversations/{customer_id}/older": "?before=2",
     "GET /api/v1/holds/check": "?email=ana@example.com",
+    "GET /api/v1/customers": "?email=ana@example.com",
     "GET /search": "?q=a",
 }
 
@@ -139,6 +180,9 @@ MISSING = {
     "view": "nowhere",
     "id": "99",
     "customer_id": "99",
+    "other_id": "99",
+    "identifier_id": "99",
+    "join_id": "99",
     "ticket_id": "99",
     "message_id": "99",
     "attachment_id": "0" * 32,
@@ -151,6 +195,7 @@ MISSING = {
 UNFOUND = {
     ("OPTIONS /in/{channel}", "channel"): 405,
     ("OPTIONS /chat/{channel}/files/{attachment_id}", "attachment_id"): 204,  # a browser asks this of the route, not of the file
+    ("OPTIONS /chat/{channel}/code/{id}", "id"): 204,
     ("POST /sandbox/act/{what}", "what"): 400,
 }
 HOSTILE = ("9" * 17, "9" * 40, "-1", "0", "1'--", "%00", "%D9%A3", "..%2f..%2fhub.db", "%F0%9F%92%A9", "x" * 3_000)
@@ -197,8 +242,18 @@ class House:
                     Agent(SPARE, "spare@shop.example", "Cy", "", "agent", now),
                     Agent(DISABLED, "gone@shop.example", "Di", "hash", "admin", now),
                     Customer(1, "Ana", now),
+                    Customer(20, "Bea", now),  # for a program to merge with Ana, and to tell apart again
+                    # Whom she could be, and whom she was merged with.
+                    Customer(2, "Ana B", now),
+                    Customer(3, "Ana C", now, 0, 1),
+                    JoinLog(3, "merge", 1, 3, "[]", "an agent merged them", f"agent:{ADMIN}", now),
                     Identifier(1, "phone", "", "+12025550123", "proven", 0, 1, "channel", "+12025550123", now, now),
                     Ticket(1, 1, "open", "", "default", phone.id, 1, now, now, "Hello", last_inbound_id=1),
+                    # A chat in which an address was named.
+                    Identifier(4, "device", "", "d" * 32, "proven", 0, 1, "channel", "d" * 32, now, now, home_id=1),
+                    Identifier(5, "email", "", "ana@other.example", "asserted", 0, None, "claimed", "ana@other.example", now, now),
+                    Evidence(5, 4, 5, "claimed", "message:1", now),
+                    Ticket(2, 1, "resolved", "", "default", self.hub.channels["chat"].rule.id, 4, now, now, "", home_id=1),
                     Message(1, 1, 1, "in", "received", "Hello", now, phone.id, 1, html="<p>Hello</p>"),
                     *(Message(n, 1, 1, "out", "failed", "Hi", now, phone.id, 1, ADMIN) for n in (2, 3)),
                     *(
@@ -216,6 +271,7 @@ class House:
         token = file_token(self.hub.secret, FILE, int(time.time()) + 60)
         self.places = {
             **{"channel": "chat", "room": "slack", "view": "open", "id": "3", "customer_id": "1", "ticket_id": "1", "message_id": "1"},
+            **{"other_id": "2", "join_id": "3"},
             **{"attachment_id": FILE, "token": token, "link": f"{SPARE}.{link}", "media": "nothing", "what": "nothing"},
         }
 
@@ -235,6 +291,10 @@ class House:
         if kind == "disabled":
             await self.hub.writer.run(agents.DisableAgent(DISABLED))
         return Caller(session=session, csrf="" if kind == "forged" else csrf)
+
+    def fit(self, route: str, admin: Caller, visitor: Caller, token: Caller) -> Caller:
+        """Who may use this route, so that what is answered is about the place it names."""
+        return visitor if "{channel}" in route else token if " /api/" in route else admin
 
     def routes(self) -> list[str]:
         return [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource is not None]
@@ -337,7 +397,7 @@ async def test_who_may_not_act_changes_nothing_by_trying(house: House, kind: str
     caller = await house.caller(kind)
     column, before, tried = ANYONE.split().index(kind), house.state(), 0
     for route, statuses in TABLE.items():
-        theirs = route.startswith(("POST /tickets", "POST /messages", "POST /settings"))
+        theirs = route.startswith(("POST /tickets", "POST /messages", "POST /settings", "POST /customers", "POST /joins"))
         if theirs and statuses.split()[column] in ("401", "403"):
             await house.call(route, caller)
             tried += 1
@@ -346,11 +406,11 @@ async def test_who_may_not_act_changes_nothing_by_trying(house: House, kind: str
 
 
 async def test_an_id_that_names_nothing_is_not_found(house: House) -> None:
-    admin, visitor = await house.caller("admin"), await house.caller("visitor")
+    admin, visitor, token = [await house.caller(kind) for kind in ("admin", "visitor", "token")]
     before, tried = house.state(), 0
     for route in TABLE:
         for name in re.findall(r"\{(\w+)\}", route):
-            answer = await house.call(route, visitor if "{channel}" in route else admin, **{name: MISSING[name]})
+            answer = await house.call(route, house.fit(route, admin, visitor, token), **{name: MISSING[name]})
             check_sound(route, answer)
             assert answer.status == UNFOUND.get((route, name), 404), (route, name, answer.status)
             tried += 1
@@ -359,12 +419,12 @@ async def test_an_id_that_names_nothing_is_not_found(house: House) -> None:
 
 
 async def test_an_id_that_is_none_breaks_nothing_and_means_nothing(house: House) -> None:
-    admin, visitor = await house.caller("admin"), await house.caller("visitor")
+    admin, visitor, token = [await house.caller(kind) for kind in ("admin", "visitor", "token")]
     before = house.state()
     for route in TABLE:
         for name in re.findall(r"\{(\w+)\}", route):
             for hostile in HOSTILE:
-                answer = await house.call(route, visitor if "{channel}" in route else admin, **{name: hostile})
+                answer = await house.call(route, house.fit(route, admin, visitor, token), **{name: hostile})
                 check_sound(route, answer)
                 assert answer.status >= 400 or route.startswith("OPTIONS"), (route, name, hostile, answer.status)
     assert house.state() == before
@@ -387,7 +447,18 @@ QUESTIONS = [
     "?state=x",
     "?images=2",
 ]
-PAGES = ["/inbox/open", "/search", "/conversations/1/older", "/settings/quarantine", "/settings/deliveries", "/messages/1/original"]
+PAGES = [
+    "/inbox/open",
+    "/search",
+    "/conversations/1",
+    "/conversations/1/older",
+    "/customers/suggestions",
+    "/customers/1/merge",
+    "/tickets/1/move",
+    "/settings/quarantine",
+    "/settings/deliveries",
+    "/messages/1/original",
+]
 
 
 @pytest.mark.parametrize("query", QUESTIONS)

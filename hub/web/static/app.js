@@ -18,6 +18,9 @@ const scroller = () => $(".timeline-scroll");
 // --- patching ---------------------------------------------------------------------------------------------------------
 // data-keep: ours once it is there.  data-own: its attributes are set here.  data-tail: only its end is sent.
 
+// People were joined or parted, or something moved: lines came or went anywhere, not only at the end.
+let moved = false, whole = false;  // since the last reading began; in the one being shown
+
 function patch(from, to) {
   if (from.dataset?.keep !== undefined || from.isEqualNode(to)) return;
   if (from.dataset?.own === undefined) {
@@ -26,7 +29,7 @@ function patch(from, to) {
   }
   const chosen = from.dataset?.touched ? from.value : to.value;  // of a select: the server's choice until somebody chooses
   let nodes = [...to.childNodes], at = from.firstChild;
-  if (to.dataset?.tail !== undefined) {
+  if (to.dataset?.tail !== undefined && !whole) {
     // What the page already shows above the first line both know stays.
     const known = nodes.findIndex((node) => /^(message|event)-/.test(node.id ?? "") && from.querySelector(`:scope > #${node.id}`));
     if (known >= 0) { at = from.querySelector(`:scope > #${nodes[known].id}`); nodes = nodes.slice(known); }
@@ -78,6 +81,8 @@ function settle() {
   const unread = Number($("#views")?.dataset.unread ?? 0);
   document.title = (unread ? `(${unread > 99 ? "99+" : unread}) ` : "") + document.title.replace(/^\(\d+\+?\) /, "");
   freshen();
+  const form = $("[data-composer]");
+  if (form?.dataset.mode) askWay(form);
   $$("[data-older], [data-more]").forEach((link) => nearing.observe(link));
   const customer = $(".customer");
   if (customer && !customer.firstElementChild) delete document.body.dataset.customerOpen;
@@ -104,7 +109,7 @@ async function go(href, { push = true, replace = false } = {}) {
   const number = ++asked;
   if (push) history[replace ? "replaceState" : "pushState"]({}, "", to);
   mark();
-  const opens = to.searchParams.has("ticket") || to.searchParams.has("customer");
+  const opens = to.searchParams.has("ticket") || to.searchParams.has("customer") || to.pathname.startsWith("/conversations/");
   document.body.dataset.pane = opens ? "conversation" : "list";
   delete document.body.dataset.customerOpen;
   if (to.pathname !== "/search" && document.activeElement !== $(".search input")) { const box = $(".search input"); if (box) box.value = ""; }
@@ -132,12 +137,14 @@ function refresh(parts = ALL) {
     while (stale.size) {
       const wanted = [...stale], number = asked, url = new URL(location.href);
       stale = new Set();
+      whole = moved; moved = false;
       ["m", "after"].forEach((name) => url.searchParams.delete(name));
       try {
         const html = await get(url, wanted, $$("#rows > li").length);
         if (number === asked) { show(html); mark(); }
-      } catch { break; }
+      } catch { moved ||= whole; break; }
     }
+    whole = false;
     reading = null;
   })();
   return reading;
@@ -176,7 +183,9 @@ async function more(link) {
 
 let watching = null;
 function arrive() {
-  const area = scroller();
+  const area = scroller(), lasting = pane()?.dataset.href;
+  // A customer's own address shows their newest ticket; this screen stays at the ticket it shows.
+  if (lasting && !new URL(location.href).searchParams.has("ticket")) { history.replaceState({}, "", lasting); mark(); }
   watching?.disconnect();
   if (!area) return;
   const near = $(".message.near");
@@ -248,6 +257,19 @@ function setMode(form, mode) {
   area.placeholder = mode === "note" ? area.dataset.noteLabel : area.dataset.replyLabel;
   area.setAttribute("aria-label", area.placeholder);
   measure(form);
+  askWay(form);
+}
+
+// An answer by an address that nothing proves to be the same person's waits for the agent's word; the server asks too.
+function askWay(form) {
+  const box = $("[data-stop]", form), to = $("[data-to]", form), chosen = to?.selectedOptions[0];
+  if (!box) return;
+  const doubt = chosen?.dataset.doubt ?? "", key = `${to?.value}:${form.elements.last.value}:${doubt}`, tick = $("input", box);
+  if (form.dataset.way !== key) { form.dataset.way = key; tick.checked = false; }
+  box.hidden = !doubt && !(chosen?.dataset.elsewhere && to.dataset.touched);
+  box.classList.toggle("calm", !doubt);
+  $("[data-stop-text]", box).textContent = [chosen?.dataset.elsewhere, doubt].filter(Boolean).join(" ");
+  tick.closest("label").hidden = !doubt;
 }
 
 function write(mode) {
@@ -305,12 +327,18 @@ async function send(form, button) {
   const mode = form.dataset.mode, area = form.elements.text, text = area.value.trim(), carried = mode === "note" ? [] : files.get(form) ?? [];
   if (!text && !carried.length) return area.focus();
   if (form.dataset.busy || (mode === "reply" && $("[data-send]", form).disabled)) return;
+  const tick = form.elements.confirmed_way, stop = $("[data-stop]", form);
+  if (mode === "reply" && stop && !stop.hidden && !tick.closest("label").hidden && !tick.checked) {
+    refuse(form, "Not sent yet: confirm above that your answer may go there.");
+    return tick.focus();
+  }
   form.dataset.busy = "1";
   saveDraft(form);
   const name = draftName(form), body = new FormData(), key = readDraft(name).key ?? fresh();
   for (const field of ["seen", "to"]) if (form.elements[field]) body.set(field, form.elements[field].value);
   body.set("text", text);
   body.set("draft_key", key);
+  if (mode === "reply" && tick?.checked) body.set("confirmed_way", "1");
   if (button?.name === "then") body.set("then", button.value);
   carried.forEach((file) => body.append("file", file, file.name));
   refuse(form, "");
@@ -372,7 +400,9 @@ async function command(form, button) {
   const answer = await post(form.action, new URLSearchParams(new FormData(form, button)));
   delete form.dataset.busy;
   form.closest("details")?.removeAttribute("open");
-  if (answer.ok) await refresh(); else toast(answer.reason, true);
+  if (!answer.ok) return toast(answer.reason, true);
+  await refresh();
+  if (form.dataset.said) toast(form.dataset.said);
 }
 
 async function fill(slot, url) {
@@ -393,7 +423,8 @@ document.addEventListener("input", (event) => {
   if (field.matches(".search input")) { clearTimeout(typing); typing = setTimeout(() => field.value.trim().length > 1 && seek(field.value), 220); }
   if (!form) return;
   if (field.name === "text") { saveDraft(form); measure(form); }
-  if (field.matches("[data-to]")) { field.dataset.touched = "1"; measure(form); }
+  if (field.matches("[data-to]")) { field.dataset.touched = "1"; measure(form); askWay(form); refuse(form, ""); }
+  if (field.name === "confirmed_way") refuse(form, "");
   if (field.matches("[data-files]")) { addFiles(form, field.files); field.value = ""; }
 });
 document.addEventListener("change", (event) => { if (event.target.matches("[data-keys]")) store.set("keys", event.target.checked ? null : "off"); });
@@ -450,7 +481,7 @@ document.addEventListener("keydown", (event) => {
   if (leader) {
     clearTimeout(leader); leader = 0;
     const view = $(`.views a[data-key="${CSS.escape(key)}"]`);
-    if (view) { event.preventDefault(); go(view.href); }
+    if (view) { event.preventDefault(); view.dataset.nav === undefined ? location.assign(view.href) : go(view.href); }
     return;
   }
   if (key === "g") { leader = setTimeout(() => { leader = 0; }, 1200); return; }
@@ -488,13 +519,14 @@ function signedOut() { connection("Signed out. Sign in in another tab; what you 
 
 function heard({ kind, id, changes }) {
   seen = later(seen, id);
-  if (kind === "resync") { seen = id; return void refresh(); }
+  if (kind === "resync") { seen = id; moved = true; return void refresh(); }
   const mine = Number(pane()?.dataset.customer ?? 0), parts = new Set();
   for (const change of changes) {
+    if (/^suggestion\./.test(change.type) && mine) parts.add("customer");
     if (!/^(message|note|ticket|customer|hold|attachment)\./.test(change.type)) continue;
     if (change.type !== "message.updated") parts.add("views").add("list");
     if (change.customer_id === mine) { parts.add("conversation"); if (change.type !== "message.updated") parts.add("customer"); }
-    if (["customer.merged", "customer.unmerged", "customer.split"].includes(change.type)) ALL.forEach((part) => parts.add(part));
+    if (["customer.merged", "customer.unmerged", "customer.split", "ticket.moved", "message.moved"].includes(change.type)) { moved = true; ALL.forEach((part) => parts.add(part)); }
   }
   if (parts.size) refresh([...parts]).then(markRead);
 }
