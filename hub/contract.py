@@ -132,6 +132,7 @@ class InboundMessage:
     recipients: tuple[str, ...] = ()  # To and Cc, addresses only: they may be shown this mail, and prove nothing
     automatic: str = ""
     doubt: str = ""
+    unchecked: bool = False  # nobody we believe has judged a signature of the sender's own that it bears: see `Checks`
     opts: Literal["", "out", "in"] = ""  # the channel's own word for "write to me no more" (a STOP), or for taking it back
     original: bytes | None = None  # the whole mail as it came, or the webhook it would have been, where the request is not already that
 
@@ -375,6 +376,38 @@ class Finds(Protocol):
         ...
 
 
+class Lookup(Protocol):
+    async def __call__(self, name: str) -> Sequence[bytes]:
+        """The TXT records of a DNS name, each in one piece; none where there are none. Raises TryLater where nobody could say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a message's own signature came to. `proved` is its sender's address with the proof for it, or None; `source` names the key
+    that proved it, `why` tells people what was found."""
+
+    said: InboundMessage
+    why: str
+    proved: Claim | None = None
+    source: str = ""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A channel whose messages may bear a signature of their sender's own, which nobody else has judged. Checking it asks the DNS, so
+    such a message comes in `unchecked`, proving nothing, and is checked after the commit."""
+
+    def what_is_checked(self) -> str:
+        """Which messages are, in words for the administrator."""
+        ...
+
+    async def check(self, request: Request, received: float, lookup: Lookup) -> Sequence[Checked]:
+        """Check the messages of a request as it came at `received` (unix seconds). Raises Unparseable, or TryLater where a key could
+        not be looked up."""
+        ...
+
+
 @runtime_checkable
 class Advises(Protocol):
     """A channel whose provider wants more than its webhook's address."""
@@ -386,7 +419,7 @@ class Advises(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldNotice:
-    """A change of a customer's hold, as destinations are told it. Times are ISO 8601 UTC."""
+    """A change of a customer's hold (or of who a customer is, see `Hears`), as destinations are told it. Times are ISO 8601 UTC."""
 
     id: str  # the same on every retry
     type: str  # hold.placed | hold.renewed | hold.released
@@ -404,6 +437,14 @@ class Destination(Protocol):
         ...
 
     def is_sandbox(self) -> bool: ...
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """A destination that is told of more than holds, by the same `tell`: of events of these types (customer.merged,
+    customer.unmerged, customer.split), each with the identifiers both customers have now."""
+
+    hears: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

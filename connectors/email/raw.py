@@ -5,16 +5,31 @@ curl --fail --user hub:SECRET --header 'Content-Type: message/rfc822' --data-bin
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import SecretStr, field_validator
 
 from connectors.email import basic_verdict
-from connectors.shared.mail_auth import judge_results
-from connectors.shared.mime import read_mail, senders, to_message
+from connectors.shared.mail_auth import judge_results, told
+from connectors.shared.mime import check_sender, read_mail, senders, to_message
 from connectors.shared.smtp import EmailSettings, send_mail
-from hub.contract import Answers, Attachment, Http, Inbound, OutboundMessage, Place, Refused, Request, Sent, Verdict
+from hub.contract import (
+    Answers,
+    Attachment,
+    Checked,
+    Http,
+    Inbound,
+    InboundMessage,
+    Lookup,
+    OutboundMessage,
+    Place,
+    Refused,
+    Request,
+    Sent,
+    Verdict,
+)
 
 
 class RawEmailSettings(EmailSettings):
@@ -58,8 +73,24 @@ class RawEmail:
         """One mail, whatever the content type says: `curl` alone would call it a form. Raises Unparseable."""
         headers, body = read_mail(request.body)
         sender, _ = senders(headers)
-        judgement = judge_results(sender.domain, headers.all("authentication-results"), self._settings.authserv_id)
-        return [to_message(headers, body, judgement, address=self._settings.address)]
+        verdicts = headers.all("authentication-results")
+        judgement = judge_results(sender.domain, verdicts, self._settings.authserv_id)
+        unjudged = not told(verdicts, self._settings.authserv_id)
+        return [to_message(headers, body, judgement, address=self._settings.address, unjudged=unjudged)]
+
+    def what_is_checked(self) -> str:
+        """Which mails are checked by their own signature, for the administrator."""
+        if not self._settings.authserv_id:
+            return "every signed mail: no authserv_id is set, so no server's verdict is believed"
+        return f"signed mails without a verdict of {self._settings.authserv_id}"
+
+    async def check(self, request: Request, received: float, lookup: Lookup) -> Sequence[Checked]:
+        """Check the mail's own DKIM signature. Raises Unparseable or TryLater."""
+        return [
+            await check_sender(said, request.body, received, lookup)
+            for said in await asyncio.to_thread(self.parse, request)
+            if isinstance(said, InboundMessage)
+        ]
 
     async def send(self, message: OutboundMessage, http: Http) -> Sent:
         """Send by SMTP. Raises Refused, TryLater or Unknown."""

@@ -6,6 +6,7 @@ Prefer raw: only there can the hub keep the mail as it was written.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -16,12 +17,39 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import SecretStr, field_validator
 
 from connectors.email import basic_verdict
-from connectors.shared.mail_auth import Judgement, judge_results, judge_sendgrid
+from connectors.shared.mail_auth import Judgement, dkim_told, judge_results, judge_sendgrid, told
 from connectors.shared.mail_headers import Headers, clean, decode_text
-from connectors.shared.mime import MAX_PARTS, Body, make_body, media_type, named, read_headers, read_mail, safe_name, senders, to_message
+from connectors.shared.mime import (
+    MAX_PARTS,
+    Body,
+    check_sender,
+    make_body,
+    media_type,
+    named,
+    read_headers,
+    read_mail,
+    safe_name,
+    senders,
+    to_message,
+)
 from connectors.shared.multipart import Part, read_form
 from connectors.shared.smtp import EmailSettings, send_mail
-from hub.contract import Answers, Attachment, Http, Inbound, OutboundMessage, Place, Refused, Request, Sent, Unparseable, Verdict
+from hub.contract import (
+    Answers,
+    Attachment,
+    Checked,
+    Http,
+    Inbound,
+    InboundMessage,
+    Lookup,
+    OutboundMessage,
+    Place,
+    Refused,
+    Request,
+    Sent,
+    Unparseable,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -143,16 +171,44 @@ class SendgridEmail:
             envelope_to=[found for found in to if isinstance(found, str)] if isinstance(to, list) else [],
             null_return_path=envelope.get("from") == "",
             original=original,
+            unjudged=original is not None and not self._told(headers, form),  # of a mail taken apart nothing can be checked
         )
         return [message]
 
+    def what_is_checked(self) -> str:
+        """Which mails are checked by their own signature, for the administrator."""
+        if self._believes_nobody():
+            return 'every signed mail, if SendGrid is set to "send raw": nothing signs the deliveries, so no verdict in them is believed'
+        return 'signed mails without a verdict of SendGrid, if it is set to "send raw"'
+
+    async def check(self, request: Request, received: float, lookup: Lookup) -> Sequence[Checked]:
+        """Check the mail's own DKIM signature. Raises Unparseable or TryLater."""
+        return [
+            await check_sender(said, said.original, received, lookup)
+            if said.original is not None
+            else Checked(said=said, why='The mail was posted taken apart ("send raw" is off), so its signature cannot be checked.')
+            for said in await asyncio.to_thread(self.parse, request)
+            if isinstance(said, InboundMessage)
+        ]
+
+    def _believes_nobody(self) -> bool:
+        """Whoever posts to it wrote the verdicts too."""
+        return self._settings.allow_unsigned and self._key is None and not self._settings.basic_auth.get_secret_value()
+
+    def _told(self, headers: Headers, form: dict[str, Part]) -> bool:
+        """Whether somebody we believe has judged who signed the mail."""
+        if self._believes_nobody():
+            return False
+        verdicts = headers.all("authentication-results")
+        return told(verdicts, self._settings.authserv_id) or dkim_told(_text(form, "dkim"), headers)
+
     def _judge(self, headers: Headers, form: dict[str, Part], envelope: dict[str, object]) -> Judgement:
-        if self._settings.allow_unsigned and self._key is None and not self._settings.basic_auth.get_secret_value():
-            return Judgement()  # whoever posted it wrote the verdicts in it too
+        if self._believes_nobody():
+            return Judgement()
         domain = senders(headers)[0].domain
-        told = judge_results(domain, headers.all("authentication-results"), self._settings.authserv_id)
-        if told != Judgement():
-            return told
+        ours = judge_results(domain, headers.all("authentication-results"), self._settings.authserv_id)
+        if ours != Judgement():
+            return ours
         sender = envelope.get("from")
         return judge_sendgrid(
             domain, headers, spf=_text(form, "SPF"), dkim=_text(form, "dkim"), envelope_from=sender if isinstance(sender, str) else ""

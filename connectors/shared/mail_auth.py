@@ -46,28 +46,37 @@ def aligned(domain: str, from_domain: str) -> bool:
     labels = one.split(".")
     if not one or len(labels) < 2 or not all(labels):
         return False
-    if one == other:
-        return True
-    if len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _REGISTRY_LABELS:
+    return one == other or (owned(one) and other.endswith("." + one))
+
+
+def owned(domain: str) -> bool:
+    """Whether one organisation can own a domain (in its ASCII form): it has two labels at least and is not a registry's (`co.uk`)."""
+    labels = domain.split(".")
+    if len(labels) < 2 or not all(labels):
         return False
-    return other.endswith("." + one)
+    return not (len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _REGISTRY_LABELS)
 
 
 def dkim_passes(field: str, headers: Headers) -> list[str]:
-    """The domains SendGrid's `dkim` field says passed, such as `{@a.example : pass, @b.example : fail}`; empty when in doubt.
+    """The domains SendGrid's `dkim` field says passed, such as `{@a.example : pass, @b.example : fail}`; empty when in doubt."""
+    return [domain.lower() for domain, result in _DKIM_ENTRY.findall(field) if result == "pass"] if dkim_told(field, headers) else []
+
+
+def dkim_told(field: str, headers: Headers) -> bool:
+    """Whether SendGrid's `dkim` field can be read as a verdict at all.
 
     The field is not JSON (sendgrid/docs#1991), may hold a stack trace (sendgrid/docs#6483), and prints the signature's own
     `i=` text, which the sender writes: a field that does not match the grammar to its last character, or a signature whose
     identity could imitate it, proves nothing.
     """
     if len(field) > 4000 or not _DKIM_FIELD.fullmatch(field.strip()):
-        return []
+        return False
     for name in ("dkim-signature", "domainkey-signature"):
         for signature in headers.all(name):
             for identity in _DKIM_TAG.findall(signature[:8000]):
                 if not _PLAIN_IDENTITY.fullmatch("".join(identity.split())):
-                    return []
-    return [domain.lower() for domain, result in _DKIM_ENTRY.findall(field) if result == "pass"]
+                    return False
+    return True
 
 
 def judge_sendgrid(from_domain: str, headers: Headers, *, spf: str, dkim: str, envelope_from: str) -> Judgement:
@@ -121,7 +130,10 @@ def authentication_results(value: str) -> tuple[str, list[MethodResult]] | None:
     for words in groups[1:]:
         pairs = [word.lower().partition("=") for word in words]
         if pairs and pairs[0][1]:
-            properties = {name: found for name, equals, found in reversed(pairs[1:]) if equals}
+            properties: dict[str, str] = {}
+            for name, equals, found in pairs[1:]:
+                if equals:  # said twice and differently, one of them is not the server's own word
+                    properties[name] = found if properties.get(name, found) == found else ""
             results.append(MethodResult(pairs[0][0].partition("/")[0], pairs[0][2], properties))
     return groups[0][0].lower(), results
 
@@ -129,22 +141,59 @@ def authentication_results(value: str) -> tuple[str, list[MethodResult]] | None:
 def judge_results(from_domain: str, values: Sequence[str], authserv_id: str) -> Judgement:
     """Judge by the Authentication-Results headers that carry exactly our own server's id; all others are a stranger's text.
 
-    One `dmarc=fail` outweighs any pass. The server must itself remove arriving headers that carry its id (RFC 8601 section 5).
+    A DMARC pass proves From, and where the domain publishes no policy an aligned DKIM or SPF pass does, which is what DMARC asks
+    for. One `dmarc=fail` outweighs any pass. The server must itself remove arriving headers that carry its id (RFC 8601 section 5).
     """
-    if not authserv_id:
-        return Judgement()
     verdicts: list[str] = []
-    for value in values:
-        read = authentication_results(value)
-        if read is None or read[0] != authserv_id.lower():
-            continue
-        for found in read[1]:
+    passed = False
+    for value, results in _ours(values, authserv_id):
+        for found in results:
             if found.method == "dmarc":
                 judged = found.properties.get("header.from", from_domain).rpartition("@")[2]
                 same = ascii_domain(judged) == ascii_domain(from_domain)
                 verdicts.append(found.result if same or found.result == "fail" else "other-domain")
+            elif found.result == "pass" and _plain(value):
+                passed = passed or any(aligned(domain, from_domain) for domain in _vouching(found))
     if "fail" in verdicts:
         return Judgement(Proof.CLAIMED, DMARC_FAIL)
     if verdicts and all(verdict == "pass" for verdict in verdicts):
         return Judgement(Proof.DMARC)
+    if passed and all(verdict in _NO_POLICY for verdict in verdicts):
+        return Judgement(Proof.DMARC)
     return Judgement()
+
+
+_NO_POLICY = frozenset({"none", "temperror", "permerror", "bestguesspass", "pass"})
+_SIGNATURE_START = re.compile(r'\bheader\.b="[A-Za-z0-9+/=]*"')  # as OpenDKIM writes it
+
+
+def _ours(values: Sequence[str], authserv_id: str) -> list[tuple[str, list[MethodResult]]]:
+    """Each Authentication-Results header of our own server, with what it says."""
+    read = [(value, authentication_results(value)) for value in values] if authserv_id else []
+    return [(value, found[1]) for value, found in read if found is not None and found[0] == authserv_id.lower()]
+
+
+def _plain(value: str) -> bool:
+    """Whether nothing in a header could be a sender's own text posing as the server's.
+
+    An envelope sender with blanks, brackets or semicolons needs quotes (RFC 5321 section 4.1.2), so without quotes there is none.
+    """
+    bare = _SIGNATURE_START.sub("", value)
+    return '"' not in bare and "\\" not in bare
+
+
+def _vouching(found: MethodResult) -> list[str]:
+    """The domains that a passing result speaks for: who signed, or whose mail the envelope says it is."""
+    said = found.properties
+    if found.method == "dkim":  # the identity lies within the signing domain (RFC 6376 section 3.5); some servers name it alone
+        return [said["header.d"] if "header.d" in said else said.get("header.i", "").rpartition("@")[2]]
+    return [said.get("smtp.mailfrom", "").rpartition("@")[2]] if found.method == "spf" else []
+
+
+def told(values: Sequence[str], authserv_id: str) -> bool:
+    """Whether our own server has judged who signed a mail: by DKIM, or by DMARC, which holds DKIM and SPF against From."""
+    return any(
+        found.result != "temperror" and (found.method == "dkim" or (found.method == "dmarc" and found.result in ("pass", "fail")))
+        for _, results in _ours(values, authserv_id)
+        for found in results
+    )

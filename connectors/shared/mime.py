@@ -30,7 +30,8 @@ from connectors.shared.mail_headers import (
     sent_at,
     token_behind_plus,
 )
-from hub.contract import Attachment, Claim, InboundMessage, Proof, Unparseable
+from connectors.shared.mail_signature import check_signature, is_signed
+from hub.contract import Attachment, Checked, Claim, InboundMessage, Lookup, Proof, Unparseable
 
 MAX_PARTS = 200
 MAX_DEPTH = 50
@@ -299,8 +300,10 @@ def to_message(
     envelope_to: Sequence[str] = (),
     null_return_path: bool = False,
     original: bytes | None = None,
+    unjudged: bool = False,
 ) -> InboundMessage:
-    """Make the hub's message of a mail read and judged. `address` is the mailbox customers write to. Raises Unparseable.
+    """Make the hub's message of a mail read and judged. `address` is the mailbox customers write to; `unjudged`: nobody we believe has
+    said who signed it. Raises Unparseable.
 
     The key is Message-ID and a digest of From, Date, Subject and body: providers reuse Message-IDs or leave them out
     (freescout#5591, #4740), and a mail delivered again arrives with other Received lines.
@@ -336,4 +339,14 @@ def to_message(
         automatic=automatic_kind(headers, sender.address, null_return_path=null_return_path, delivery_status=delivery_status),
         doubt=" ".join(filter(None, [SEVERAL_SENDERS if several else "", judgement.doubt])),
         original=original,
+        unchecked=unjudged and not several and proof is Proof.CLAIMED and is_signed(headers, sender.domain),
     )
+
+
+async def check_sender(said: InboundMessage, mail: bytes, received: float, lookup: Lookup) -> Checked:
+    """Check the mail's own signature against its From: see `mail_signature.check_signature`. Raises TryLater."""
+    address = said.claims[0].value
+    found = await check_signature(mail, address, received, lookup)
+    if not found.domain:
+        return Checked(said=said, why=found.why)
+    return Checked(said=said, why=found.why, proved=Claim("email", address, Proof.DMARC), source=f"dkim:{found.domain}:{found.selector}")

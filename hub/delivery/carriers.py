@@ -72,7 +72,13 @@ FILES = (
     .where(attachment.message_id == _ID)
     .order_by(attachment.id)
 )
-COPIES = select(message_copy.address).where(message_copy.message_id == _ID).order_by(message_copy.value)
+COPIES = select(message_copy.address, message_copy.value).where(message_copy.message_id == _ID).order_by(message_copy.value)
+# Who got the mail that is answered.
+SAW = (
+    select(message_copy.value)
+    .join_from(metadata.tables["message"], metadata.tables["message_copy"], message_copy.message_id == message.id)
+    .where(message.mail_id == bindparam("mail_id"), message.conversation_id == bindparam("conversation_id"))
+)
 EARLIER_MAILS = (
     select(message.mail_id, message.subject, message.direction, message.text)
     .where(
@@ -204,13 +210,18 @@ class ReplyCarrier:
         earlier = await self._reader.all(EARLIER_MAILS, asked | {"identifier_id": row.identifier_id})
         copies = await self._reader.all(COPIES, {"id": delivery.subject_id})
         answered = thread([(e.mail_id, e.subject, e.direction, e.text) for e in reversed(earlier)])
+        # What the customer wrote is quoted to whoever had it from them already, and to nobody new.
+        quoted = answered.quoted
+        if copies and quoted:
+            saw = await self._reader.all(SAW, {"mail_id": answered.in_reply_to, "conversation_id": row.conversation_id})
+            quoted = quoted if {copy.value for copy in copies} <= {one.value for one in saw} else ""
         return replace(
             outgoing,
             subject=answered.subject or f"Your request #{row.ticket_id}",
             message_id=row.mail_id or "",
             in_reply_to=answered.in_reply_to,
             references=answered.references,
-            quoted=answered.quoted,
+            quoted=quoted,
             cc=tuple(copy.address for copy in copies),
             reply_token=self._reply_token(row.ticket_id, row.identifier_id),
         )
@@ -259,7 +270,7 @@ class CardCarrier:
 
 
 class HoldCarrier:
-    """A change of a hold, to one destination."""
+    """A change of a hold, or of who a customer is, to one destination."""
 
     def __init__(self, destinations: Mapping[str, Destination], http: Http, clock: Callable[[], int]) -> None:
         self._destinations = destinations
@@ -273,7 +284,8 @@ class HoldCarrier:
                 raise Refused(f"The destination {delivery.target} is no longer configured.")
             told = json.loads(delivery.payload)
             # The same on every retry, and not used again when a restored database counts its rows anew.
-            notice = HoldNotice(id=f"hold-{delivery.id}-{delivery.created_at}", type=told["type"], time=iso(told["at"]), data=told["data"])
+            id_ = f"{told['type'].partition('.')[0]}-{delivery.id}-{delivery.created_at}"
+            notice = HoldNotice(id=id_, type=told["type"], time=iso(told["at"]), data=told["data"])
         await destination.tell(notice, self._http, self._clock() / 1_000_000)
         return finish(delivery)
 

@@ -12,7 +12,14 @@ from hub.storage.tables import metadata
 WAITING = ("queued", "sending")
 TROUBLED = ("failed", "unknown")
 STATES = (*WAITING, *TROUBLED, "done", "discarded")
-KINDS = {"reply": "answer", "card": "ticket's post", "hold": "hold notice", "media": "file to fetch", "code": "one-time code"}
+KINDS = {
+    "reply": "answer",
+    "card": "ticket's post",
+    "hold": "hold notice",
+    "media": "file to fetch",
+    "code": "one-time code",
+    "check": "signature to check",
+}
 
 _delivery = metadata.tables["delivery"]
 _message = metadata.tables["message"]
@@ -40,7 +47,7 @@ def listed(
 ) -> Select[Any]:
     """Deliveries in these states, newest first, at most `limit`; those below `before`. Each with its ticket and customer."""
     d, m, t, c, i = _delivery.c, _message.c, _ticket.c, _customer.c, _identifier.c
-    of_message = and_(d.kind.in_(("reply", "media")), m.id == d.subject_id)
+    of_message = and_(d.kind.in_(("reply", "media", "check")), m.id == d.subject_id)
     of_ticket = or_(and_(d.kind == "card", t.id == d.subject_id), t.id == m.ticket_id)
     of_customer = c.id == case((d.kind == "hold", d.subject_id), else_=t.conversation_id)
     statement = (

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from hub.holds.ledger import active_holds, notice
+from hub.holds.ledger import active_holds, identifiers_of, notice
 from hub.storage.facts import Facts, Needs
 from hub.storage.reader import Reader
-from hub.storage.records import Delivery, Event, Setting
+from hub.storage.records import Customer, Delivery, Event, Setting
 from hub.storage.tables import metadata
 from hub.storage.writer import Writer
 
@@ -79,10 +79,38 @@ def tell_destinations(facts: Facts, event: Event) -> None:
         _tell(destination, event.customer_id or 0, {"type": event.type, "at": event.at, "data": json.loads(event.data)}, facts)
 
 
-def _tell(destination: str, customer_id: int, told: dict[str, Any], facts: Facts) -> None:
+def tell_hearers(facts: Facts, event: Event) -> None:
+    """Reaction: two customers are one now, or one is two. Whoever keeps customers by id is told, in an order of its own: a receiver
+    that does not know what to make of it must not keep a hold from being told."""
+    hearing = [name for name in facts.policy.destinations if event.type in facts.policy.hears.get(name, ())]
+    if not hearing:
+        return
+    said = json.loads(event.data)
+    customer, other = facts.live_customer(event.customer_id or 0), facts.customers[said["other"]]
+    data = {
+        "customer_id": customer.id,
+        "other_id": other.id,
+        "actor": said.get("actor", ""),
+        **{name: said[key] for name, key in (("reason", "rule"), ("join_id", "join")) if key in said},
+        "identifiers": identifiers_of(customer, facts),
+        "merged_ids": _leading_to(customer, facts),
+        # After a merge all is the survivor's.
+        "other_identifiers": identifiers_of(other, facts) if other.merged_into is None else [],
+        "other_merged_ids": _leading_to(other, facts) if other.merged_into is None else [],
+    }
+    for destination in hearing:
+        _tell(destination, customer.id, {"type": event.type, "at": event.at, "data": data}, facts, lane="customer")
+
+
+def _leading_to(customer: Customer, facts: Facts) -> list[int]:
+    """The ids of merged customers that lead to this one now."""
+    return sorted(facts.homes_of.get(customer.id, set()) - {customer.id})
+
+
+def _tell(destination: str, customer_id: int, told: dict[str, Any], facts: Facts, *, lane: str = "hold") -> None:
     _owe(
         facts,
-        lane=f"hold:{destination}:{customer_id}",
+        lane=f"{lane}:{destination}:{customer_id}",
         kind="hold",
         target=destination,
         subject_id=customer_id,
@@ -163,6 +191,18 @@ def fetch_media(facts: Facts, event: Event) -> None:
         subject_id=event.message_id or 0,
         idempotent=True,
         payload=json.dumps({"attachment": announced["id"]}),
+    )
+
+
+def check_sender(facts: Facts, event: Event) -> None:
+    """Reaction: a signature that came with a message, and that nobody has judged, is checked after the commit."""
+    _owe(
+        facts,
+        lane=f"check:{event.message_id}",
+        kind="check",
+        target=facts.policy.channels[json.loads(event.data)["channel_id"]].name,
+        subject_id=event.message_id or 0,
+        idempotent=True,
     )
 
 

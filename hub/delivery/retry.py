@@ -22,6 +22,7 @@ SCHEDULES: dict[str, Schedule] = {
     "card": Schedule(first=5, longest=1_800, attempts=60),  # half a day to a day
     "hold": Schedule(first=2, longest=3_600, attempts=180),  # half a week to a week: by then a renewal tells it anew
     "media": Schedule(first=5, longest=3_600, attempts=33),  # half a day to a day
+    "check": Schedule(first=5, longest=3_600, attempts=33),  # half a day to a day: by then the mail has been answered as it is
     "code": Schedule(first=2, longest=30, attempts=20),  # five to ten minutes: as long as the code lives
 }
 LONGEST_ASKED = 3_600  # seconds: a Retry-After beyond an hour is capped, and absurd ones with it

@@ -209,7 +209,7 @@ class Finish:
             _updated(message, facts)
 
     def _fail(self, row: Delivery, error: str, facts: Facts) -> None:
-        if row.kind == "code":
+        if row.kind in LAPSING:
             _lapse(row, error, facts)
             return
         row.state = "failed"
@@ -330,9 +330,13 @@ def _lost(row: Delivery, facts: Facts) -> None:
     _unknown(row, LOST.get(row.kind, LOST["reply"]), facts)
 
 
+LAPSING = ("code", "check")
+
+
 def _lapse(row: Delivery, error: str, facts: Facts) -> None:
-    """A one-time code that did not go, or may have: by the time anybody looks it has run out and whoever asked has asked again. Nothing
-    is left for a person to do, and strangers must not be able to fill the list of what is."""
+    """A one-time code that did not go, or may have: by the time anybody looks it has run out and whoever asked has asked again. A check
+    of a signature that came to nothing: the message stays what it is, unproven. Nothing is left for a person to do, and strangers must
+    not be able to fill the list of what is."""
     row.state = "discarded"
     row.done_at = facts.now
     row.error = error
@@ -341,7 +345,7 @@ def _lapse(row: Delivery, error: str, facts: Facts) -> None:
 
 
 def _unknown(row: Delivery, error: str, facts: Facts) -> None:
-    if row.kind == "code":
+    if row.kind in LAPSING:
         _lapse(row, error, facts)
         return
     row.state = "unknown"

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.shared.mail_auth import DMARC_FAIL, Judgement, aligned, authentication_results, dkim_passes, judge_results, judge_sendgrid
+from connectors.shared.mail_auth import (
+    DMARC_FAIL,
+    Judgement,
+    aligned,
+    authentication_results,
+    dkim_passes,
+    judge_results,
+    judge_sendgrid,
+    told,
+)
 from connectors.shared.mail_headers import Headers
 from hub.contract import Proof
 
@@ -124,7 +133,30 @@ RESULTS = [
     ([f"{OURS}; dmarc=bestguesspass"], CLAIMED),
     ([f"{OURS}; dmarc=passed"], CLAIMED),
     ([f"{OURS}; dmarc=pass header.from=evil.example"], CLAIMED),  # judged another From
-    ([f"{OURS}; spf=pass; dkim=pass header.d=shop.example"], CLAIMED),
+    # An aligned pass of DKIM or SPF is what DMARC asks for, whether or not the domain publishes a policy:
+    ([f"{OURS}; spf=pass; dkim=pass header.d=shop.example"], PROVEN),
+    ([f"{OURS}; dkim=pass header.d=mail.shop.example header.s=s1"], PROVEN),
+    ([f'{OURS}; dkim=pass (2048-bit key) header.d=shop.example header.i=@shop.example header.b="aB+/c="'], PROVEN),  # OpenDKIM
+    ([f"{OURS}; dkim=pass header.i=@shop.example header.s=s1 header.b=aBc"], PROVEN),
+    ([f"{OURS}; dkim=fail header.d=shop.example; dkim=pass header.d=shop.example"], PROVEN),  # one of two signatures survived
+    ([f"{OURS}; dkim=pass header.d=shop.example; dmarc=none header.from=shop.example"], PROVEN),
+    ([f"{OURS}; dkim=pass header.d=shop.example", f"{OURS}; dmarc=none"], PROVEN),
+    ([f"{OURS}; spf=pass smtp.mailfrom=bounce@mail.shop.example"], PROVEN),
+    ([f"{OURS}; spf=pass smtp.mailfrom=shop.example"], PROVEN),
+    ([f"{OURS}; dkim=pass header.d=evil.example"], CLAIMED),
+    ([f"{OURS}; dkim=pass header.d=evil.example header.i=@shop.example"], CLAIMED),
+    ([f"{OURS}; dkim=pass header.d=shop.example header.d=evil.example"], CLAIMED),
+    ([f"{OURS}; dkim=pass header.d=shop.example; dmarc=fail"], DOUBTED),
+    ([f"{OURS}; dkim=pass header.d=shop.example; dmarc=pass header.from=evil.example"], CLAIMED),  # judged another From
+    ([f"{OURS}; dkim=temperror header.d=shop.example"], CLAIMED),
+    ([f"{OURS}; dkim=pass"], CLAIMED),
+    ([f"{OURS}; spf=pass smtp.helo=shop.example"], CLAIMED),  # a null sender: SPF spoke of the HELO name
+    ([f"{OURS}; spf=softfail smtp.mailfrom=x@shop.example"], CLAIMED),
+    ([f"{OURS}; arc=pass header.d=shop.example"], CLAIMED),
+    (["mx.evil.example; dkim=pass header.d=shop.example"], CLAIMED),
+    ([f'{OURS}; spf=pass (of "a) smtp.mailfrom=x@shop.example (b"@evil.example)'], CLAIMED),
+    ([f'{OURS}; spf=pass (of "a); dkim=pass header.d=shop.example (b"@evil.example)'], CLAIMED),
+    ([f"{OURS}; spf=pass smtp.mailfrom=a\\ b@shop.example"], CLAIMED),
     ([f"{OURS}; none"], CLAIMED),
     (["mx.evil.example; dmarc=pass"], CLAIMED),  # a stranger's verdict
     ([f"{OURS}.evil.example; dmarc=pass"], CLAIMED),
@@ -165,3 +197,23 @@ def test_no_text_inside_a_quote_or_comment_becomes_a_verdict(inner):
     read = authentication_results(value)
     assert read is not None
     assert [found.method for found in read[1]] == ["spf"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([f"{OURS}; dkim=pass header.d=shop.example"], True),
+        ([f"{OURS}; dkim=fail"], True),
+        ([f"{OURS}; dkim=none"], True),
+        ([f"{OURS}; dmarc=fail"], True),
+        ([f"{OURS}; spf=fail", f"{OURS}; dmarc=pass"], True),
+        ([f"{OURS}; dkim=temperror"], False),  # its own look-up failed: ours may not
+        ([f"{OURS}; dmarc=none"], False),  # no policy says nothing of signatures
+        ([f"{OURS}; spf=pass smtp.mailfrom=x@shop.example"], False),
+        (["mx.evil.example; dkim=fail"], False),  # a stranger cannot keep us from looking
+        ([], False),
+    ],
+)
+def test_whether_our_own_server_judged_the_signature(values, expected):
+    assert told(values, OURS) is expected
+    assert told(values, "") is False

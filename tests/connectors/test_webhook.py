@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from connectors.shared.webhook_signing import decode_secret, sign, verify
 from connectors.webhook import Webhook
-from hub.contract import HoldNotice, Refused, TryLater
+from hub.contract import Hears, HoldNotice, Refused, TryLater
 from hub.http import GuardedHttp
 from tests.shared_data import shared
 
@@ -118,6 +118,45 @@ async def test_the_published_package_refuses_a_changed_body(receiver: Receiver, 
     with time_machine.travel(NOW, tick=False), pytest.raises(standardwebhooks.WebhookVerificationError):
         standardwebhooks.Webhook(SECRET).verify(changed, headers)
     assert not verify(KEY, headers, changed, NOW)
+
+
+MERGED = HoldNotice(
+    id="customer-9-1764000000000000",
+    type="customer.merged",
+    time="2025-11-24T16:00:00.000Z",
+    data={
+        "customer_id": 7,
+        "other_id": 12,
+        "actor": "agent:3",
+        "reason": "told on the phone",
+        "join_id": 5,
+        "identifiers": [{"kind": "email", "value": "zoë+a@example.org", "because": "verified"}],
+        "merged_ids": [12],
+        "other_identifiers": [],
+        "other_merged_ids": [],
+    },
+)
+
+
+async def test_a_merge_is_told_in_the_same_form_and_verifies_with_the_published_package(receiver: Receiver, http: GuardedHttp) -> None:
+    await destination(receiver.url).tell(MERGED, http, NOW)
+    [(headers, body)] = receiver.seen
+    with time_machine.travel(NOW, tick=False):
+        told = standardwebhooks.Webhook(SECRET).verify(body, headers)
+    assert (told["type"], told["id"], told["subject"], told["data"]) == ("customer.merged", headers["webhook-id"], "7", dict(MERGED.data))
+    with time_machine.travel(NOW, tick=False), pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(SECRET).verify(body.replace(b'"other_id":12', b'"other_id":13'), headers)
+
+
+def test_a_webhook_hears_who_is_who_unless_that_is_switched_off() -> None:
+    given = {"type": "webhook", "url": "https://marketing.example/", "secret": SECRET}
+    heard = {}
+    for customers in ({}, {"customers": True}, {"customers": False}):
+        one = Webhook(Webhook.Settings.model_validate(given | customers), "crm")  # type: ignore[arg-type]
+        assert isinstance(one, Hears)
+        heard[str(customers)] = one.hears
+    everything = {"customer.merged", "customer.unmerged", "customer.split"}
+    assert heard == {"{}": everything, "{'customers': True}": everything, "{'customers': False}": set()}
 
 
 async def test_a_retry_has_the_same_id_and_body_and_a_new_signature(receiver: Receiver, http: GuardedHttp) -> None:
