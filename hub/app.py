@@ -19,20 +19,23 @@ from pydantic import SecretStr, ValidationError
 import connectors
 from hub import agents, keys, reactions, sessions
 from hub.config import ConfigError, Settings, explain
-from hub.contract import Channel, ChannelSettings, Destination, Pace, Place, Request, Room, Verdict
+from hub.contract import Channel, ChannelSettings, Checked, Destination, Hears, Pace, Place, Request, Room, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.quarantine import SweepUnverified
 from hub.conversations.recovery import Recovery
 from hub.customers.canonical import canonical
 from hub.customers.codes import sweep_codes
+from hub.customers.late_proof import prove_sender
 from hub.customers.site_keys import KeySets, unfetchable
 from hub.customers.suggestions import Suggestions
 from hub.delivery.carriers import CardCarrier, CodeCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
+from hub.delivery.checking import CheckCarrier
 from hub.delivery.outbox import Outbox
 from hub.delivery.owed import introduce
 from hub.delivery.reconciler import Reconciler
 from hub.delivery.tokens import file_token, one_time_code, reply_token, reply_token_names
+from hub.dns import Resolver, host_and_port
 from hub.holds.ledger import RenewLeases
 from hub.http import GuardedHttp
 from hub.policy import DAY, ChannelRule, Policy
@@ -88,6 +91,11 @@ def configure(settings: Settings, secret: bytes) -> Configured:
             faults.append(f"channels.{name}.site: there is no site {site!r} under `sites`. Add it there, or correct the name.")
     for name, one in settings.sites.items():
         faults += [f"sites.{name}.jwks_url: {fault}" for fault in unfetchable(one.jwks_url, settings.allowed_hosts)]
+    for server in settings.identity.nameservers:
+        try:
+            host_and_port(server)
+        except ValueError as error:
+            faults.append(f"identity.nameservers: {error}.")
     rooms: dict[str, Room] = {}
     for name, entry in settings.rooms.items():
         cls, own = _settings("rooms", name, entry, connectors.ROOMS, faults)
@@ -239,6 +247,7 @@ class Running:
             hold_renew_under=int(settings.holds.renew_under_days * DAY),
             rooms=tuple(built.rooms),
             destinations=tuple(built.destinations),
+            hears={name: one.hears for name, one in built.destinations.items() if isinstance(one, Hears)},
             channels={bound.rule.id: bound.rule for bound in channels.values()},
             region=settings.identity.default_region,
             own_domains=frozenset(domain.lower().lstrip("@") for domain in settings.identity.own_domains),
@@ -258,6 +267,9 @@ class Running:
         def file_url(attachment_id: str) -> str:
             return f"{public_url}/files/{file_token(secret, attachment_id, int(time.time()) + FILE_LINK_LIFE)}"
 
+        async def prove(message_id: int, checked: Checked) -> None:
+            await prove_sender(message_id, checked, reader, writer, policy, lambda token: reply_token_names(secret, token))
+
         outbox = Outbox(
             writer,
             {
@@ -266,6 +278,7 @@ class Running:
                 "hold": HoldCarrier(built.destinations, http, self._clock),
                 "media": MediaCarrier(channels, reader, blobs, http),
                 "code": CodeCarrier(channels, reader, http, lambda code: one_time_code(secret, code), writer.clock, policy.mail_domain),
+                "check": CheckCarrier(channels, reader, blobs, Resolver(settings.identity.nameservers).txt, prove),
             },
             paces=built.paces,
         )

@@ -75,6 +75,7 @@ class SiteKeySettings(_Section):
 
 class IdentitySettings(_Section):
     default_region: str = Field(default="", pattern=r"^([A-Z]{2})?$")  # ISO 3166 country of numbers that people type without one
+    nameservers: tuple[str, ...] = ()  # asked for the keys of mails' own signatures, as address or address:port; none: the system's
     own_domains: tuple[str, ...] = ()  # whoever mails from there is one of us: kept in quarantine, never a customer
     claimed_addresses_held: int = Field(default=3, ge=0, le=20)  # addresses a customer merely claims that their hold covers; 0: none
 

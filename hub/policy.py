@@ -36,6 +36,7 @@ class Policy:
     unknown_blocks: int = 120 * SECOND  # how long a send of unknown fate keeps its lane shut
     rooms: tuple[str, ...] = ()
     destinations: tuple[str, ...] = ()
+    hears: Mapping[str, frozenset[str]] = field(default_factory=dict)  # destination -> the types of events it hears besides holds
     channels: Mapping[int, ChannelRule] = field(default_factory=dict)
     region: str = ""  # ISO 3166 country of numbers that people write without one
     own_domains: frozenset[str] = frozenset()  # whoever mails from there is one of us, and no customer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hub.delivery.owed import fetch_media, send_reply, show_card, show_cards, tell_destinations
+from hub.delivery.owed import check_sender, fetch_media, send_reply, show_card, show_cards, tell_destinations, tell_hearers
 from hub.holds.ledger import on_identity, on_joined, on_parted, on_resolved, on_unresolved
 from hub.storage.facts import Facts, React
 from hub.storage.records import Event
@@ -10,6 +10,7 @@ from hub.storage.records import Event
 REACTIONS: dict[str, tuple[React, ...]] = {
     "message.queued": (send_reply,),
     "attachment.announced": (fetch_media,),
+    "message.unchecked": (check_sender,),
     "ticket.opened": (on_unresolved, show_card),
     "ticket.reopened": (on_unresolved, show_card),
     "ticket.resolved": (on_resolved, show_card),
@@ -17,9 +18,9 @@ REACTIONS: dict[str, tuple[React, ...]] = {
     "ticket.snoozed": (show_card,),
     "ticket.woken": (show_card,),
     "customer.identified": (on_identity,),
-    "customer.merged": (on_joined, show_cards),
-    "customer.unmerged": (on_parted, show_cards),
-    "customer.split": (on_parted, show_cards),
+    "customer.merged": (tell_hearers, on_joined, show_cards),
+    "customer.unmerged": (tell_hearers, on_parted, show_cards),
+    "customer.split": (tell_hearers, on_parted, show_cards),
     "ticket.moved": (on_parted, show_cards),
     "hold.placed": (tell_destinations,),
     "hold.renewed": (tell_destinations,),

@@ -32,6 +32,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     # The domain: storage below, decisions above it, and nothing of the web.
     "hub.storage": ("hub.policy", "hub.storage.*"),
     "hub.customers": ("hub.config", "hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*"),
+    **dict.fromkeys(
+        ("hub.customers.why", "hub.customers.telling"),  # they speak to people, in the words those read elsewhere
+        ("hub.contract", "hub.storage.*", "hub.customers.*", "hub.conversations.wording"),
+    ),
+    "hub.customers.late_proof": (  # what a message would have come to, had it been proved when it came
+        *("hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*"),
+        "hub.conversations.tickets",
+    ),
     "hub.conversations": ("hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
     "hub.conversations.ingest": (  # a report of delivery comes in by the same door as a message
         *("hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
@@ -50,6 +58,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         ("hub.conversations", "hub.keys", "hub.policy", "hub.storage.*", "hub.agents", "hub.passwords", "hub.sessions"),
     ),
     "hub.http": ("hub.contract",),
+    "hub.dns": ("hub.contract",),
     # The rooms that face the outside.
     "hub.web": (
         *("hub.config", "hub.contract", "hub.policy", "hub.keys", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
@@ -76,6 +85,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiosmtpd": ("connectors.sandbox",),
     # A connector reaches the network through the client it is handed, or its vendor's SDK laid over that.
     "aiohttp": ("hub.web", "hub.app", "hub.http", "connectors.sandbox", "connectors.slack"),  # Slack's SDK is laid over a session of it
+    "dns": ("hub.dns",),
+    "dkim": ("connectors.shared.mail_signature",),
     "jinja2": ("hub.web",),
     "nh3": ("hub.web",),
     "click": ("hub.cli",),

@@ -59,7 +59,7 @@ def check(config: Path) -> None:
     from hub import keys
     from hub.app import configure, keyless, webhook_urls
     from hub.config import ConfigError
-    from hub.contract import Advises
+    from hub.contract import Advises, Checks
     from hub.storage import migrate, sqlite_library
 
     try:
@@ -84,6 +84,12 @@ def check(config: Path) -> None:
     for where, url in webhook_urls(settings, built):
         for field, value in advised[url].to_paste() if url in advised else (("", url),):
             click.echo(f"  {f'{where}: {field}' if field else where:<44} {value}")
+    checking = [(name, channel) for name, (_, channel, _) in built.channels.items() if isinstance(channel, Checks)]
+    if checking:
+        asked = ", ".join(settings.identity.nameservers) or "this system's name servers"
+        click.echo(f"\nSenders checked by us, with the DKIM signature of their own mail ({asked} are asked for the keys):")
+        for name, channel in checking:
+            click.echo(f"  {name:<16} {channel.what_is_checked()}")
     click.echo("\nAway (stopped, unreachable, its disk full), the hub loses nothing that customers write for:")
     for name, entry in settings.channels.items():
         click.echo(f"  {name:<16} {AWAY[entry['type']]}")

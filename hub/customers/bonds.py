@@ -77,7 +77,8 @@ def join(facts: Facts, left: Customer, right: Customer, *, rule: str, actor: str
             ticket.conversation_id = survivor.id
     facts.tickets_of.setdefault(survivor.id, []).extend(facts.tickets_of.pop(other.id, []))
     for hold in facts.holds_of.pop(other.id, []):
-        hold.customer_id = survivor.id
+        if hold.released_at is None:  # what is over keeps the id it had
+            hold.customer_id = survivor.id
         facts.holds_of.setdefault(survivor.id, []).append(hold)
     for message in facts.messages.values():
         if message.conversation_id == other.id:
@@ -128,7 +129,7 @@ def part(facts: Facts, customer: Customer, *, event: str, actor: str, agent_id: 
         one.merged_into = None
         # Higher than anything a tool was told of either: they are told both anew.
         one.hold_version = version
-        one.name = _name(facts, customer, {home for home in homes if side_of[home] == one.id})
+        _name(facts, customer, one, sorted(home for home in homes if side_of[home] == one.id))
     for home in sorted(homes):
         node = facts.customers[home]
         if home not in live:
@@ -153,17 +154,15 @@ def part(facts: Facts, customer: Customer, *, event: str, actor: str, agent_id: 
     return [customer, *(one for one in live.values() if one is not customer)]
 
 
-def _name(facts: Facts, customer: Customer, homes: set[int]) -> str:
-    """What these homes were told, the oldest first; else the name their last message bore."""
-    for home in sorted(homes):
-        if facts.customers[home].own_name:
-            return facts.customers[home].own_name
-    said = [
-        facts.messages[entry.last_in_id]
-        for entry in facts.spread_of.get(customer.id, ())
-        if entry.last_in_id in facts.messages and home_of(facts.identifiers_by_id[entry.identifier_id]) in homes
-    ]
-    return next((message.sender_name for message in sorted(said, key=lambda m: m.id) if message.sender_name), "")
+def _name(facts: Facts, customer: Customer, one: Customer, homes: list[int]) -> None:
+    """Call a side by what its homes were told, the oldest first; else by the name their last messages bore, from now on its own."""
+    told = [facts.customers[home].own_name for home in homes if facts.customers[home].own_name]
+    if not told:
+        own = {i.id for i in facts.identifiers_of[customer.id] if home_of(i) in homes}
+        said = [entry.last_in_id or 0 for entry in facts.spread_of.get(customer.id, ()) if entry.identifier_id in own]
+        told = [facts.messages[id_].sender_name for id_ in sorted(said) if id_ in facts.messages and facts.messages[id_].sender_name][:1]
+        one.own_name = "".join(told)
+    one.name = "".join(told[:1])
 
 
 def _part_rows(facts: Facts, customer: Customer, side_of: dict[int, int], live: dict[int, Customer]) -> None:
@@ -173,7 +172,6 @@ def _part_rows(facts: Facts, customer: Customer, side_of: dict[int, int], live: 
         return side_of.get(home or customer.id, customer.id)
 
     own = facts.identifiers_of.pop(customer.id, [])
-    tickets = facts.tickets_of.pop(customer.id, [])
     holds = facts.holds_of.pop(customer.id, [])
     for customer_id in live:
         facts.identifiers_of[customer_id], facts.tickets_of[customer_id], facts.holds_of[customer_id] = [], [], []
@@ -183,10 +181,10 @@ def _part_rows(facts: Facts, customer: Customer, side_of: dict[int, int], live: 
     for ticket in facts.tickets.values():
         if ticket.conversation_id == customer.id:
             ticket.conversation_id = side(ticket.home_id)
-    for ticket in tickets:
-        facts.tickets_of[ticket.conversation_id].append(ticket)
+            facts.tickets_of[ticket.conversation_id].append(ticket)
     for hold in holds:
-        hold.customer_id = side(hold.home_id)
+        if hold.released_at is None:
+            hold.customer_id = side(hold.home_id)
         facts.holds_of[hold.customer_id].append(hold)
     for message in facts.messages.values():
         if message.conversation_id != customer.id:
@@ -204,25 +202,27 @@ def _gather_strays(facts: Facts, customer: Customer, side_of: dict[int, int], li
     gathered: dict[tuple[int, int], Ticket] = {}  # (ticket left, side) -> ticket taken
     left: dict[int, list[int]] = {}  # ticket left -> newest messages that stay
     taken: dict[int, list[int]] = {}
-    for entry in spread:
+    for entry in sorted(spread, key=lambda one: one.last_id):
         identifier = facts.identifiers_by_id.get(entry.identifier_id)
         ticket = facts.tickets.get(entry.ticket_id)
-        if identifier is None or ticket is None or identifier.customer_id not in live:
+        if ticket is None:
             continue
-        side = identifier.customer_id
-        if ticket.conversation_id == side:
-            left.setdefault(ticket.id, []).extend(_ids(entry))
-            continue
-        key = (ticket.id, side)
-        if key not in gathered:
-            gathered[key] = _own_ticket(facts, ticket, identifier, side, entry)
-        target = gathered[key]
-        facts.relabel("stray", target.id, side, ticket.id, identifier.id)
-        taken.setdefault(target.id, []).extend(_ids(entry))
-        for message in facts.messages.values():
-            if message.ticket_id == ticket.id and message.identifier_id == identifier.id and not message.placed:
-                message.ticket_id = target.id
         left.setdefault(ticket.id, [])
+        side = ticket.conversation_id if entry.placed or identifier is None else identifier.customer_id
+        if identifier is None or side is None or side not in live or ticket.conversation_id == side:
+            left[ticket.id] += _ids(entry)
+        else:
+            key = (ticket.id, side)
+            if key not in gathered:
+                gathered[key] = _own_ticket(facts, ticket, identifier, side, entry)
+            target = gathered[key]
+            facts.relabel("stray", target.id, side, ticket.id, identifier.id)
+            for message in facts.messages.values():
+                if (message.ticket_id, message.identifier_id, message.placed) == (ticket.id, identifier.id, False):
+                    message.ticket_id = target.id
+            taken.setdefault(target.id, []).extend(_ids(entry))
+            entry.ticket_id = target.id
+        facts.spread_of[facts.tickets[entry.ticket_id].conversation_id].append(entry)
     for (ticket_id, _), target in gathered.items():
         _retell(facts, target, taken[target.id])
         _retell(facts, facts.tickets[ticket_id], left[ticket_id], whole=True)
@@ -243,7 +243,7 @@ def _own_ticket(facts: Facts, ticket: Ticket, identifier: Identifier, side: int,
         conversation_id=side,
         # Whoever waited for an answer there waits for it here.
         status="resolved" if ticket.status == "resolved" else "open",
-        subject=ticket.subject,
+        subject=first.subject if first is not None else "",  # not the other's
         brand=ticket.brand,
         channel_id=(first.channel_id if first is not None and first.channel_id is not None else ticket.channel_id),
         identifier_id=identifier.id,
@@ -301,7 +301,7 @@ def set_apart(facts: Facts, identifier: Identifier, *, op: str, rule: str, actor
             undo(facts, row, op=op, rule=rule, actor=actor)
     own = home_of(identifier)
     shares_home = any(other is not identifier and home_of(other) == own for other in facts.identifiers_of[owner.id])
-    if shares_home and not any(entry.identifier_id == identifier.id for entry in facts.spread_of[owner.id]):
+    if shares_home and not any(entry.identifier_id == identifier.id and not entry.placed for entry in facts.spread_of[owner.id]):
         # Nothing ever came by it: it is nobody's until something does.
         identifier.home_id = identifier.customer_id = None
         facts.identifiers_of[owner.id].remove(identifier)

@@ -19,6 +19,7 @@ from rapidfuzz.distance import OSA, JaroWinkler
 
 BAR = 0.5  # the lowest score worth an agent's look
 PRIOR = 17.0  # bits: log2 of the customers among whom somebody is looked for
+MOST_IF_GIVEN = 0.75  # a name beside it adds nothing: it is given along
 MOST_NAMES = 4  # of one customer
 MOST_REASONS = 4
 LONGEST_KEY = 160  # characters
@@ -136,6 +137,7 @@ class Match:
     right_id: int
     score: float
     reasons: tuple[str, ...]
+    given: bool = False  # one merely gave what the other has proved: whoever pretends to be somebody does just that
 
     @property
     def reason(self) -> str:
@@ -162,7 +164,8 @@ def compare(a: Person, b: Person, common: Collection[str] = ()) -> Match | None:
     reasons = [text for weight, text in said if weight > 0][:MOST_REASONS]
     reasons += [f"but {text}" for weight, text in reversed(said) if weight < 0][:2]
     left, right = sorted((a.customer_id, b.customer_id))
-    return Match(left, right, round(min(score, 0.99), 2), tuple(reasons))
+    given = any(weight == GIVEN for weight, _ in found)
+    return Match(left, right, round(min(score, MOST_IF_GIVEN if given else 0.99), 2), tuple(reasons), given)
 
 
 def evidence(a: Person, b: Person, common: Collection[str] = ()) -> list[Evidence]:

@@ -147,19 +147,18 @@ class TakeOut:
             raise Refusal("That address is not this customer's any more. Reload the page.")
         if len(own) == 1:
             raise Refusal("It is all that is known of this customer: there is nothing to take it out of.")
-        before = bonds.home_of(identifier)
-        now = bonds.set_apart(
+        rest = [i for i in own if i is not identifier]
+        bonds.set_apart(
             facts, identifier, op="split", rule="an agent took it out", actor=self.actor, event="customer.split", agent_id=self.agent_id
         )
-        if identifier.customer_id == one.id:
-            raise Refusal("An agent merged it in with everything it came with. Take that merge back instead.")
-        after = identifier.home_id
-        if after is None:
+        if identifier.home_id is None:
             facts.emit("customer.identified", customer_id=one.id, agent_id=self.agent_id)
             return None
-        rest = next(bonds.home_of(i) for i in facts.identifiers_of[one.id]) if after == before else before
-        bonds.forbid(facts, rest, after, self.actor)
-        return now.id
+        if any(i.customer_id == identifier.customer_id for i in rest):
+            raise Refusal("An agent merged it in with everything it came with. Take that merge back instead.")
+        for other_id in sorted({i.customer_id for i in rest if i.customer_id is not None}):
+            bonds.forbid(facts, other_id, identifier.home_id, self.actor)
+        return identifier.customer_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,7 @@ class MoveTicket:
         facts.tickets_of[before.id] = [t for t in facts.tickets_of[before.id] if t is not ticket]
         facts.tickets_of[to.id].append(ticket)
         ticket.conversation_id = ticket.home_id = to.id
-        for hold in [h for h in facts.holds_of[before.id] if h.source == f"ticket:{ticket.id}"]:
+        for hold in [h for h in facts.holds_of[before.id] if h.source == f"ticket:{ticket.id}" and h.released_at is None]:
             facts.holds_of[before.id].remove(hold)
             facts.holds_of[to.id].append(hold)
             hold.customer_id = hold.home_id = to.id
@@ -230,6 +229,7 @@ class MoveMessage:
 
     def needs(self, needs: Needs) -> None:
         needs.messages.add(self.message_id)
+        needs.beside.add(self.message_id)
         needs.bonds |= {self.from_id, self.to_id}
 
     def decide(self, facts: Facts) -> int:
@@ -254,11 +254,12 @@ class MoveMessage:
             agent_id=self.agent_id,
             data=json.dumps({"other": before.id, "ticket": left.id}),
         )
-        for ticket, newest in ((target, message), (left, self._newest(left, message, facts))):
-            if newest is not None and (ticket is left or newest.created_at >= ticket.last_at or not ticket.preview):
-                ticket.last_at, ticket.preview = newest.created_at, bonds.line(newest.text or newest.subject)
-            if ticket is target and message.direction == "in":
-                ticket.last_inbound_id = max(ticket.last_inbound_id or 0, message.id)
+        if message.created_at >= target.last_at or not target.preview:
+            target.last_at, target.preview = message.created_at, bonds.line(message.text or message.subject)
+        if message.direction == "in":
+            target.last_inbound_id = max(target.last_inbound_id or 0, message.id)
+        self._retell(left, message, target, facts)
+        for ticket in (target, left):
             ticket.version += 1
             facts.change(ticket)
             facts.emit("ticket.updated", customer_id=ticket.conversation_id, ticket_id=ticket.id, agent_id=self.agent_id)
@@ -272,7 +273,7 @@ class MoveMessage:
             id=facts.new_id("ticket"),
             conversation_id=to.id,
             status="resolved" if left.status == "resolved" else "open",
-            subject=message.subject or left.subject,
+            subject=message.subject,  # not the other's
             brand=left.brand,
             channel_id=message.channel_id if message.channel_id is not None else left.channel_id,
             identifier_id=message.identifier_id if message.identifier_id is not None else left.identifier_id,
@@ -288,7 +289,13 @@ class MoveMessage:
             facts.emit("ticket.opened", customer_id=to.id, ticket_id=made.id, message_id=message.id, agent_id=self.agent_id)
         return made
 
-    def _newest(self, left: Ticket, moved: Message, facts: Facts) -> Message | None:
-        """The newest message that stays on the ticket left, as far as it was read."""
-        stays = [m for m in facts.messages.values() if m.ticket_id == left.id and m is not moved]
-        return max(stays, key=lambda m: m.id, default=None)
+    def _retell(self, left: Ticket, moved: Message, target: Ticket, facts: Facts) -> None:
+        """What the ticket left tells of its last messages now: else it would show what is another's, and wait for its answer."""
+        stay = [m for m in facts.messages.values() if m.ticket_id == left.id and m.direction != "note"]
+        newest = max(stay, key=lambda m: m.id, default=None)
+        if newest is None:
+            left.preview = f"Its message stands on #{target.id} now."
+        elif newest.id < moved.id:
+            left.last_at, left.preview = newest.created_at, bonds.line(newest.text or newest.subject)
+        if left.last_inbound_id == moved.id:
+            left.last_inbound_id = max((m.id for m in stay if m.direction == "in"), default=None)

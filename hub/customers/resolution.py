@@ -96,7 +96,12 @@ class Sender:
 
 # The strongest name for a person is the site's own account, then the channel's own id of an account, then an address (which passes
 # on), then a browser session.
-_RANK = {"user_id": 0, "wa_user_id": 1, "device": 3}
+_RANK = {"user_id": 0, "wa_user_id": 1, "device": 4}
+
+
+def _rank(claim: Known, own: Known) -> int:
+    """What a sender speaks from stands before the addresses proved beside it: an answer goes there, and there it is read."""
+    return min(_RANK.get(claim.kind, 3), 2 if claim is own else 4)
 
 
 def _current(key: IdentifierKey, facts: Facts) -> Identifier | None:
@@ -110,15 +115,23 @@ def _owner(key: IdentifierKey, facts: Facts) -> Customer | None:
     return facts.live_customer(identifier.customer_id) if identifier is not None and identifier.customer_id is not None else None
 
 
-def resolve(known: tuple[Known, ...], name: str, source: str, facts: Facts, *, actor: str = "hub") -> Sender:
-    """The sender's customer, made, found or joined, with the evidence noted. `known[0]` is the sender's own address."""
+def resolve(
+    known: tuple[Known, ...], name: str, source: str, facts: Facts, *, actor: str = "hub", unless_known: Customer | None = None
+) -> Sender:
+    """The sender's customer, made, found or joined, with the evidence noted. `known[0]` is the sender's own address; who nobody
+    knows yet becomes `unless_known`, where that is given."""
     own = known[0]
     # An unproven sender threads with itself alone; whatever it says of others is noted and joins nothing.
     proven = [claim for claim in known if claim.standing == PROVEN] if own.standing == PROVEN else [own]
-    party = sorted((claim for claim in proven if _bridges(claim, facts)), key=lambda claim: _RANK.get(claim.kind, 2)) or [own]
-    _let_new_holders_in(party, facts)
+    party = sorted((claim for claim in proven if _bridges(claim, facts)), key=lambda claim: _rank(claim, own)) or [own]
+    if own.proof == Proof.RECORD:
+        party = [claim for claim in party if not _outlived(claim, party, facts)] or [own]
+    else:
+        _let_new_holders_in(party, facts)
     met = _meet(party, source, facts, actor)
     customer = met.customer
+    if customer is None and unless_known is not None:
+        customer = unless_known
     if customer is None:
         customer = Customer(facts.new_id("customer"), name, facts.now, own_name=name)
         facts.add_customer(customer)
@@ -134,13 +147,12 @@ def resolve(known: tuple[Known, ...], name: str, source: str, facts: Facts, *, a
         noted = _append(speaker, other, _how(said, claim), source, facts)
         if home_of(other) != home_of(speaker):
             _tie(speaker, other, noted, actor, facts)
-    for claim in known:
-        if claim not in met.party:
-            _note_claim(claim, speaker, customer, source, facts)
-    for other_home, reason in met.asked:
-        if facts.live_customer(other_home) is not customer:
+    news = {claim.key for claim in known if claim not in met.party and _note_claim(claim, speaker, customer, source, facts)}
+    for claim, other_home, reason in met.asked:
+        # A record says the same again at every import, and a session with every message; an agent is asked once.
+        if facts.live_customer(other_home) is not customer and claim.key in news:
             bonds.suggest(facts, home_of(speaker), other_home, rule="proof", score=900, reason=reason)
-    if own.standing == ASSERTED and speaker.first_seen == facts.now:
+    if own.standing == ASSERTED and customer.created_at == facts.now:
         _point_at_twin(own, speaker, customer, _UNPROVEN, facts)
     return Sender(customer, speaker)
 
@@ -174,6 +186,14 @@ def _let_new_holders_in(party: list[Known], facts: Facts) -> None:
                 break
 
 
+def _outlived(claim: Known, party: list[Known], facts: Facts) -> bool:
+    """Whether whom a record names has lost this value since: a record may be of yesterday, and puts nothing back into their hands."""
+    holder = _owner(claim.key, facts)
+    owners = {owner.id for other in party if (owner := _owner(other.key, facts)) is not None and owner is not holder}
+    same = (claim.kind, claim.site, claim.value)
+    return any(i.ended_at is not None and (i.kind, i.site, i.value) == same for owner in owners for i in facts.identifiers_of[owner])
+
+
 def let_go(identifier: Identifier, facts: Facts) -> None:
     """A value passes out of its holder's hands: what came by it stays with the holder, whoever brings it next is somebody else."""
     identifier.ended_at = facts.now
@@ -188,7 +208,7 @@ class _Met:
 
     party: list[Known]
     customer: Customer | None = None
-    asked: list[tuple[int, str]] = field(default_factory=list)
+    asked: list[tuple[Known, int, str]] = field(default_factory=list)
 
 
 def _meet(party: list[Known], source: str, facts: Facts, actor: str) -> _Met:
@@ -203,11 +223,13 @@ def _meet(party: list[Known], source: str, facts: Facts, actor: str) -> _Met:
         verdict = _judge(claim, party, met.customer, owner, facts) if claim is not party[0] else Verdict.JOIN
         if verdict is not Verdict.JOIN:
             rest = next((i for i in facts.identifiers_of[owner.id] if i is not identifier), identifier)
-            if verdict is Verdict.SHARED:
+            # A record alone takes nothing away that somebody proved: one wrong file would tear every conversation apart.
+            if verdict is Verdict.SHARED and (claim.proof != Proof.RECORD or identifier.proof == Proof.RECORD):
                 bonds.share(facts, identifier)
             met.party.remove(claim)
             if verdict is not Verdict.APART:
-                met.asked.append((home_of(rest), _ASKED[verdict].format(identifier.address)))
+                reason = (_ASKED_BY_RECORD if claim.proof == Proof.RECORD else _ASKED)[verdict].format(identifier.address)
+                met.asked.append((claim, home_of(rest), reason))
         elif met.customer is None or anchor is None:
             met.customer, anchor = owner, (claim, identifier)
         else:
@@ -223,11 +245,18 @@ _ASKED = {
     Verdict.PARTED: "Both proved {}, after somebody said that they are two people.",
     Verdict.MANY: "Both proved {}, and more belongs to one of them than to most people.",
 }
+_ASKED_BY_RECORD = {
+    Verdict.SHARED: "On record both have {}, and two accounts of one site.",
+    Verdict.PARTED: "On record both have {}; somebody said that they are two people.",
+    Verdict.MANY: "On record both have {}, and more belongs to one of them than to most people.",
+}
 
 
 def _judge(claim: Known, party: list[Known], customer: Customer | None, owner: Customer, facts: Facts) -> Verdict:
     left = facts.identifiers_of[customer.id] if customer is not None else []
     right = facts.identifiers_of[owner.id]
+    if claim.proof == Proof.RECORD and claim.kind == "phone" and _of_another_account(party, right):
+        return Verdict.MANY
     ties: list[JoinLog] = []
     through = 0
     apart = False
@@ -239,6 +268,13 @@ def _judge(claim: Known, party: list[Known], customer: Customer | None, owner: C
     if customer is not None:
         apart = bool(joining.parted(facts.homes_of[customer.id], facts.homes_of[owner.id], facts.cannot_of[customer.id]))
     return joining.verdict(claim, left, right, speaking=party, parted=apart, ties=ties, tied_by_bridge=through, now=facts.now)
+
+
+def _of_another_account(party: list[Known], holder: list[Identifier]) -> bool:
+    """Whether a number's holder speaks from another WhatsApp account than the one a record puts beside the number."""
+    said = {(claim.site, claim.value) for claim in party if claim.kind == "wa_user_id"}
+    speaks = {(i.site, i.value) for i in holder if i.kind == "wa_user_id" and i.ended_at is None}
+    return bool(said and speaks and not said & speaks)
 
 
 def _of_browser(row: JoinLog, facts: Facts) -> bool:
@@ -261,6 +297,14 @@ def _hold_identifier(claim: Known, customer: Customer, party: list[Known], sourc
         identifier.customer_id = customer.id
         identifier.proof = claim.proof
         facts.identifiers_of.setdefault(customer.id, []).append(identifier)
+        facts.add_evidence(Evidence(facts.new_id("evidence"), identifier.id, None, claim.proof, source, facts.now))
+        facts.change(identifier)
+        facts.emit("customer.identified", customer_id=customer.id)
+    elif claim.proof == Proof.RECORD:
+        return identifier  # no proof of today, and answers go to the address as its owner writes it
+    elif identifier.customer_id == customer.id and identifier.proof == Proof.RECORD:
+        # So far on record alone: now its owner speaks.
+        identifier.proof, identifier.address, identifier.last_proof_at = claim.proof, claim.address, facts.now
         facts.add_evidence(Evidence(facts.new_id("evidence"), identifier.id, None, claim.proof, source, facts.now))
         facts.change(identifier)
         facts.emit("customer.identified", customer_id=customer.id)
@@ -300,18 +344,19 @@ def _new(claim: Known, epoch: int, customer_id: int | None, home_id: int | None,
 
 
 def _tell_name(customer: Customer, speaker: Identifier, name: str, facts: Facts) -> None:
-    """The first name a node was told is its own; the customer shows the first of all its nodes'."""
+    """The first name a node was told is its own; the customer shows its oldest node's, or else the first of the others'."""
     node = facts.customers.get(home_of(speaker))
-    if name and node is not None and not node.own_name:
+    told = bool(name) and node is not None and not node.own_name
+    if told and node is not None:
         node.own_name = name
         facts.change(node)
-    if name and not customer.name:
+    if name and (not customer.name or (told and node is customer)):
         customer.name = name
         facts.change(customer)
 
 
-def _note_claim(claim: Known, speaker: Identifier, customer: Customer, source: str, facts: Facts) -> None:
-    """Keep what a sender says of other addresses: evidence, and a hint where somebody else proved one of them."""
+def _note_claim(claim: Known, speaker: Identifier, customer: Customer, source: str, facts: Facts) -> bool:
+    """Keep what a sender says of other addresses: evidence, and a hint where somebody else proved one of them. Whether it is new."""
     identifier = facts.identifiers.get(claim.key)
     if identifier is None:
         identifier = _new(claim, 0, None, None, facts)
@@ -319,8 +364,11 @@ def _note_claim(claim: Known, speaker: Identifier, customer: Customer, source: s
     proof = claim.proof
     if proof == Proof.CLAIMED and _claimed(customer, facts) >= facts.policy.claims_held:
         proof = Proof.SEEN.value  # so many foreign addresses are held for what one person types, and no more
-    if _note(speaker, identifier, facts, proof=proof, source=source) is not None and claim.standing == ASSERTED:
+    if _note(speaker, identifier, facts, proof=proof, source=source) is None:
+        return False
+    if claim.standing == ASSERTED:
         _point_at_twin(claim, speaker, customer, _STANDS if claim.proof == Proof.SEEN else _GAVE, facts)
+    return True
 
 
 _GAVE = "Gave the address {}, which the other one has proved."
@@ -332,7 +380,7 @@ def _point_at_twin(claim: Known, speaker: Identifier, customer: Customer, reason
     """An agent is asked about whoever proved what this one merely says."""
     twin, owner = _current(_twin(claim), facts), _owner(_twin(claim), facts)
     if twin is not None and owner is not None and owner is not customer:
-        bonds.suggest(facts, home_of(speaker), home_of(twin), rule="claimed", score=800, reason=reason.format(claim.address))
+        bonds.suggest(facts, home_of(speaker), home_of(twin), rule="claimed", score=750, reason=reason.format(claim.address))
 
 
 def _claimed(customer: Customer, facts: Facts) -> int:
@@ -391,3 +439,6 @@ def reassign(previous: tuple[Known, ...], present: tuple[Known, ...], source: st
     for identifier in gone:
         if (identifier.kind, identifier.site, identifier.value, identifier.standing) not in kept:
             let_go(identifier, facts)
+    if len(present) > 1:
+        # They stand together too, not only each beside what is gone: the next account on that number is somebody else's.
+        resolve(present, "", source, facts, actor="channel")

@@ -94,12 +94,13 @@ def on_parted(facts: Facts, event: Event) -> None:
     """Reaction: two people again. Tools are told of each how they stand now, with their own identifiers."""
     for customer_id in (event.customer_id or 0, json.loads(event.data)["other"]):
         customer = facts.live_customer(customer_id)
-        if not customer.hold_version:
-            continue  # no tool was ever told anything of either
+        active = active_holds(customer, facts)
+        if not customer.hold_version and not active:
+            continue  # no tool was ever told anything of them
+        type_ = "hold.released" if not active else "hold.renewed" if customer.hold_version else "hold.placed"
         customer.hold_version += 1
         facts.change(customer)
-        active = active_holds(customer, facts)
-        facts.emit("hold.renewed" if active else "hold.released", customer_id=customer.id, data=json.dumps(notice(customer, active, facts)))
+        facts.emit(type_, customer_id=customer.id, data=json.dumps(notice(customer, active, facts)))
 
 
 def place(customer: Customer, reason: str, source: str, scope: dict[str, str], facts: Facts, *, home_id: int | None = None) -> None:
@@ -234,7 +235,7 @@ _WEIGHT = {"claimed": 0, "record": 1, "verified": 2}
 
 
 def _because(standing: str, proof: str) -> str:
-    return "verified" if standing == PROVEN else "record" if proof == Proof.RECORD else "claimed"
+    return "record" if proof == Proof.RECORD else "verified" if standing == PROVEN else "claimed"
 
 
 def _mark(found: dict[tuple[str, str, str], str], identifier: Identifier, because: str) -> None:

@@ -58,7 +58,8 @@ UPDATE_VALUES = {table: attrgetter(*(MUTABLE[table] + key_of(table))) for table 
 
 _REPLIES = "delivery.lane IN (SELECT 'reply:' || CAST(?2 AS bigint) || ':' || c.id FROM channel c)"
 _REPLY_LANE = (
-    "UPDATE delivery SET lane = 'reply:' || CAST(?1 AS bigint) || ':' || (SELECT c.id FROM channel c WHERE delivery.lane LIKE '%:' || c.id) "  # noqa: S608
+    "UPDATE delivery SET lane = 'reply:' || CAST(?1 AS bigint) || ':' "  # noqa: S608
+    "|| (SELECT c.id FROM channel c WHERE delivery.lane LIKE '%:' || c.id) "
     f"WHERE state IN ('queued','sending','unknown') AND {_REPLIES}"
 )
 _HISTORY = "type NOT IN ('message.received', 'message.queued', 'message.updated')"
@@ -72,7 +73,6 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "UPDATE ticket SET conversation_id = ?1 WHERE conversation_id = ?2",
         "UPDATE identifier SET customer_id = ?1 WHERE customer_id = ?2",
         "UPDATE hold SET customer_id = ?1 WHERE customer_id = ?2 AND released_at IS NULL",
-        "UPDATE customer SET merged_into = ?1 WHERE merged_into = ?2",
         # Answers that still wait keep their order with those to come.
         _REPLY_LANE,
     ),
@@ -87,8 +87,7 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "AND ticket_id IN (SELECT t.id FROM ticket t WHERE t.conversation_id = ?1 AND t.home_id = ?3)",
         f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND {_HISTORY} "  # noqa: S608
         "AND ticket_id IN (SELECT t.id FROM ticket t WHERE t.conversation_id = ?1 AND t.home_id = ?3)",
-        f"{_REPLY_LANE} AND subject_id IN (SELECT m.id FROM message m JOIN identifier i ON i.id = m.identifier_id "  # noqa: S608
-        "WHERE m.conversation_id = ?1 AND i.home_id = ?3)",
+        f"{_REPLY_LANE} AND EXISTS (SELECT 1 FROM message m WHERE m.id = delivery.subject_id AND m.conversation_id = ?1)",  # noqa: S608
     ),
     # ?1 a ticket, ?2 its conversation, ?3 the ticket left, ?4 the identifier whose messages move.
     "stray": ("UPDATE message SET ticket_id = ?1 WHERE conversation_id = ?2 AND ticket_id = ?3 AND identifier_id = ?4 AND NOT placed",),
@@ -106,12 +105,25 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "UPDATE message SET conversation_id = ?1, ticket_id = ?4, placed = TRUE WHERE id = ?3 AND conversation_id = ?2",
         f"{_REPLY_LANE} AND subject_id = ?3",
     ),
+    # ?1 who proved to have said it, ?2 whose it was, ?3 the message, ?4 the ticket it stands on now.
+    "prove message": ("UPDATE message SET conversation_id = ?1, ticket_id = ?4 WHERE id = ?3 AND conversation_id = ?2",),
+    # ?1 who proved to have opened it, ?2 whose it was, ?3 the ticket, ?4 the home it belongs to now.
+    "prove ticket": (
+        "UPDATE message SET conversation_id = ?1 WHERE conversation_id = ?2 AND ticket_id = ?3",
+        "UPDATE ticket SET conversation_id = ?1, home_id = ?4 WHERE id = ?3 AND conversation_id = ?2",
+        "UPDATE hold SET customer_id = ?1, home_id = ?4 WHERE customer_id = ?2 AND source = 'ticket:' || CAST(?3 AS bigint) "
+        "AND released_at IS NULL",
+        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND ticket_id = ?3 AND {_HISTORY}",  # noqa: S608
+        f"{_REPLY_LANE} AND subject_id IN (SELECT m.id FROM message m WHERE m.conversation_id = ?1 AND m.ticket_id = ?3)",  # noqa: S608
+    ),
+    # ?1 a conversation, ?2 the ticket on it, ?3 the proven identifier, ?4 the same address as nobody had proved it: the answers to it.
+    "prove answers": ("UPDATE message SET identifier_id = ?3 WHERE conversation_id = ?1 AND ticket_id = ?2 AND identifier_id = ?4",),
 }
 # Each with the number of arguments it takes, counted from the first.
 RELABEL = {name: tuple((each, max(map(int, re.findall(r"\?(\d)", each)))) for each in statements) for name, statements in _RELABEL.items()}
 
 # How the messages of conversations lie (`records.Spread`, after the conversation's id).
 SPREAD_COLUMNS = (
-    "SELECT conversation_id, ticket_id, identifier_id, count(*), max(id), max(CASE WHEN direction = 'in' THEN id END) FROM message WHERE"
+    "SELECT conversation_id, ticket_id, identifier_id, placed, max(id), max(CASE WHEN direction = 'in' THEN id END) FROM message WHERE"
 )
-SPREAD_REST = "AND NOT placed AND identifier_id IS NOT NULL AND ticket_id IS NOT NULL GROUP BY 1, 2, 3"
+SPREAD_REST = "AND identifier_id IS NOT NULL AND ticket_id IS NOT NULL GROUP BY 1, 2, 3, 4"

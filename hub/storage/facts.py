@@ -7,7 +7,7 @@ An engine fills `Facts` for the `Needs` of a whole batch with a few set queries,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -83,10 +83,11 @@ class Needs:
     together: set[tuple[IdentifierKey, ...]] = field(default_factory=set)  # said to be one person's: if their owners differ, bonds too
     bonds: set[int] = field(default_factory=set)  # customers that may be parted or joined: what they are made of
     opt_outs: set[tuple[str, str]] = field(default_factory=set)  # (kind, value)
-    attributes: bool = False  # what is on record of the homes of the identifiers read
+    attributes: bool = False  # the homes of the identifiers read, and what is on record of them
     ways_out: bool = False  # the opt-outs of every identifier of the customers read
     tickets: set[int] = field(default_factory=set)
     messages: set[int] = field(default_factory=set)
+    beside: set[int] = field(default_factory=set)  # messages read, of which the newest others on their tickets are wanted too
     mail_ids: set[str] = field(default_factory=set)
     provider_ids: set[str] = field(default_factory=set)
     drafts: set[str] = field(default_factory=set)
@@ -230,6 +231,19 @@ class Facts:
             self.by_mail_id.setdefault(row.mail_id, row)
         if row.draft_key is not None:
             self.by_draft[row.draft_key] = row
+        self._lay(row)
+
+    def _lay(self, row: Message) -> None:
+        """Note how a message lies, where it was read how its conversation's lie."""
+        spread = self.spread_of.get(row.conversation_id)
+        if spread is None or row.ticket_id is None or row.identifier_id is None:
+            return
+        said = row.id if row.direction == "in" else None
+        for entry in spread:
+            if (entry.ticket_id, entry.identifier_id, entry.placed) == (row.ticket_id, row.identifier_id, row.placed):
+                entry.last_id, entry.last_in_id = max(entry.last_id, row.id), max(entry.last_in_id or 0, said or 0) or None
+                return
+        spread.append(Spread(row.ticket_id, row.identifier_id, row.placed, row.id, said))
 
     def add_hold(self, row: Hold) -> None:
         self.insert(row)
@@ -265,6 +279,20 @@ def decide_one(work: Work[R_co], facts: Facts, react: React) -> R_co:
         react(facts, facts.events[at])
         at += 1
     return outcome
+
+
+def decide_all(batch: Sequence[Any], facts: Facts, react: React) -> list[tuple[Any, Any]]:
+    """Let the units of a batch decide in turn: (unit, outcome) of each.
+
+    One that moves rows which were not read is the last: those after it would see half of what it did, so they are left to the next
+    batch, which reads it whole.
+    """
+    outcomes = []
+    for unit in batch:
+        outcomes.append((unit, decide_one(unit.work, facts, react)))
+        if facts.relabels:
+            break
+    return outcomes
 
 
 def gather(batch: Iterable[Work[Any]]) -> Needs:

@@ -58,6 +58,9 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
     if wanted:
         for row in (yield Query("messages", wanted)):
             _keep_message(facts, Message(*row))
+    if needs.beside:
+        for row in (yield Query("beside", needs.beside)):
+            _keep_message(facts, Message(*row))
     if needs.mail_ids:
         for row in (yield Query("by_mail_id", needs.mail_ids)):
             message = _keep_message(facts, Message(*row))
@@ -82,7 +85,7 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
     customer_ids = (
         needs.customers
         | needs.bonds
-        | {i.customer_id for i in found if i.customer_id is not None}
+        | {id_ for i in found for id_ in (i.customer_id, i.home_id) if id_ is not None}
         | {t.conversation_id for t in facts.tickets.values()}
         | {m.conversation_id for m in facts.messages.values()}
         | {h.customer_id for h in facts.expiring}
@@ -95,11 +98,16 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
     if loose:
         yield from _bonds(loose, facts)
     if needs.attributes:
-        homes = {i.home_id or i.customer_id for i in facts.identifiers_by_id.values()} - {None}
+        homes = {home for i in facts.identifiers_by_id.values() if (home := i.home_id or i.customer_id) is not None}
         if homes:
             for row in (yield Query("attributes_of", homes)):
                 attribute = records.Attribute(*row)
                 facts.attributes_of.setdefault(attribute.customer_id, []).append(attribute)
+        if homes - facts.customers.keys():  # joined into another one since
+            for row in (yield Query("customers", homes - facts.customers.keys())):
+                facts.customers[row[0]] = records.Customer(*row)
+                for own in (facts.identifiers_of, facts.tickets_of, facts.holds_of):
+                    own.setdefault(row[0], [])
     asked = set(needs.opt_outs)
     if needs.ways_out:
         asked |= {(i.kind, i.value) for own in facts.identifiers_of.values() for i in own}

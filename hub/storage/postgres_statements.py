@@ -69,6 +69,10 @@ BY_KEYS = {
     ),
     "holds_of": _select("hold", "customer_id = ANY($1::bigint[]) AND released_at IS NULL"),
     "messages": _select("message", _BY_ID),
+    "beside": (
+        f"SELECT {listed('message', 'm')} FROM message k JOIN message m ON m.conversation_id = k.conversation_id "  # noqa: S608
+        "AND m.ticket_id = k.ticket_id WHERE k.id = ANY($1::bigint[]) ORDER BY m.id DESC LIMIT 200"
+    ),
     "by_mail_id": _select("message", "mail_id = ANY($1::text[]) ORDER BY id"),
     "by_provider_id": _select("message", "provider_id = ANY($1::text[])"),
     "by_draft": _select("message", "draft_key = ANY($1::text[])"),
@@ -150,7 +154,8 @@ def begin(locks: Sequence[int]) -> str:
 # What a batch names -> the conversations that may change with it.
 _TOUCHED: dict[str, str] = {
     "identifiers": (
-        "SELECT i.customer_id FROM unnest({0}::text[], {1}::text[], {2}::text[], {3}::text[]) AS k(kind, site, value, standing) "
+        "SELECT unnest(ARRAY[i.customer_id, i.home_id]) "
+        "FROM unnest({0}::text[], {1}::text[], {2}::text[], {3}::text[]) AS k(kind, site, value, standing) "
         "JOIN identifier i ON i.value = k.value AND i.kind = k.kind AND i.site = k.site AND i.standing = k.standing"
     ),
     "customers": "SELECT unnest({0}::bigint[])",

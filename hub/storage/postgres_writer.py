@@ -19,7 +19,7 @@ import structlog
 from hub.policy import Policy
 from hub.storage import postgres_ahead
 from hub.storage import postgres_statements as statements
-from hub.storage.facts import Facts, Needs, React, Work, decide_one, gather
+from hub.storage.facts import Facts, Needs, React, Work, decide_all, gather
 from hub.storage.lookups import Query, Rows, look_up
 from hub.storage.postgres import LOST, POINT_QUERIES, connect
 from hub.storage.postgres_ahead import Ahead
@@ -219,6 +219,7 @@ class PostgresWriter:
                 await self._rollback()
                 return await self._one_by_one(batch, error)
             else:
+                self._waiting.extendleft(reversed(batch[len(outcomes) :]))
                 answer(outcomes)
                 if facts.events or facts.owes:
                     self._on_commit((), facts.owes)
@@ -267,7 +268,7 @@ class PostgresWriter:
 
     def _decide(self, batch: list[Unit], facts: Facts) -> list[tuple[Unit, Any]]:
         try:
-            return [(unit, decide_one(unit.work, facts, self._react)) for unit in batch]
+            return decide_all(batch, facts, self._react)
         except IdsSpent:
             raise
         except Exception as error:

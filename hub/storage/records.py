@@ -186,11 +186,12 @@ class MessageCopy:
 
 @dataclass(slots=True)
 class Spread:
-    """How a conversation's messages lie: what one identifier said or was told on one ticket. No table: read to part two people."""
+    """How a conversation's messages lie: what one identifier said or was told on one ticket, apart from what an agent `placed` there.
+    No table: read to part two people."""
 
     ticket_id: int
     identifier_id: int
-    messages: int
+    placed: bool
     last_id: int
     last_in_id: int | None
 
@@ -322,8 +323,8 @@ class Quarantine:
 class Delivery:
     """Something owed to the outside world: one outbox row.
 
-    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `media` or `code`; `target` names the
-    channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought up to `version`.
+    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `media`, `code` or `check`; `target` names
+    the channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought up to `version`.
     """
 
     table: ClassVar[str] = "delivery"

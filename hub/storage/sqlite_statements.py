@@ -71,6 +71,10 @@ SPREAD = f"{SPREAD_COLUMNS} conversation_id {_IN} {SPREAD_REST}"
 ATTRIBUTES_OF = _select("attribute", f"customer_id {_IN} ORDER BY id")
 OPT_OUTS = _select("opt_out", f"value {_IN} AND ended_at IS NULL ORDER BY id")
 MESSAGES = _select("message", f"id {_IN}")
+BESIDE = (
+    f"SELECT {listed('message', 'm')} FROM message k JOIN message m ON m.conversation_id = k.conversation_id "  # noqa: S608
+    f"AND m.ticket_id = k.ticket_id WHERE k.id {_IN} ORDER BY m.id DESC LIMIT 200"
+)
 BY_MAIL_ID = _select("message", f"mail_id {_IN} ORDER BY id")
 BY_PROVIDER_ID = _select("message", f"provider_id {_IN}")
 BY_DRAFT = _select("message", f"draft_key {_IN}")
@@ -94,6 +98,7 @@ BY_KEYS = {
     "tickets_of": TICKETS_OF,
     "holds_of": HOLDS_OF,
     "messages": MESSAGES,
+    "beside": BESIDE,
     "by_mail_id": BY_MAIL_ID,
     "by_provider_id": BY_PROVIDER_ID,
     "by_draft": BY_DRAFT,

@@ -19,7 +19,7 @@ import structlog
 
 from hub.policy import Policy
 from hub.storage import sqlite_statements as statements
-from hub.storage.facts import Counting, Facts, React, Work, decide_one, gather
+from hub.storage.facts import Counting, Facts, React, Work, decide_all, decide_one, gather
 from hub.storage.records import Event
 from hub.storage.search import SearchIndex
 from hub.storage.writer import Clock, OnCommit, StorageBusy, Unit, admit, answer, wall_clock
@@ -156,7 +156,7 @@ class SqliteWriter:
             self._connection.execute("BEGIN IMMEDIATE")
             facts = self._facts()
             statements.read(self._connection.execute, gather(unit.work for unit in batch), facts)
-            outcomes = [(unit, decide_one(unit.work, facts, self._react)) for unit in batch]
+            outcomes = decide_all(batch, facts, self._react)
             statements.write(self._connection.execute, self._connection.executemany, facts)
             self._connection.execute("COMMIT")
         except UNITS_OWN as error:
@@ -173,6 +173,8 @@ class SqliteWriter:
             else:
                 self._one_by_one(batch)
         else:
+            with self._lock:
+                self._waiting.extendleft(reversed(batch[len(outcomes) :]))
             self._search.note(facts)
             self._settle(outcomes, facts.events, facts.owes)
 
