@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from hub.config import SiteSettings
-from hub.contract import PROVING, Claim, Identified, Proof, Ignored
+from hub.contract import PROVING, Claim, Identified, Ignored, Proof
 from hub.customers.canonical import canonical
 from hub.customers.disclosure import ProvedKey
 from hub.customers.site_keys import SiteKey, accepted, fitting, secrets_of

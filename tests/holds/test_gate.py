@@ -15,9 +15,8 @@ from hub.contract import Claim, Proof
 from hub.conversations.commands import Reopen, Resolve
 from hub.holds.gate import MOST, BadQuestion, Standing, ask, hits_of, judge, look_up
 from hub.policy import Policy
-from hub.storage.hot import HoldFact
+from hub.storage.hot import REACHING, HoldFact
 from hub.storage.migrate import migrate
-from hub.storage.hot import REACHING
 from hub.storage.sqlite_hot import SqliteHot, Statements
 from tests.delivery import ADA, BEN, CHAT, MAIL, START, Ground, ground
 
@@ -201,7 +200,9 @@ async def test_nothing_is_remembered_between_two_questions(hub: HotGround) -> No
         assert (await standing(hub, "phone", ADA)).held is held
 
 
-@pytest.mark.parametrize(("statement", "parameters"), [(Statements(REACHING).one, (ADA, "phone")), (Statements(REACHING).many, ('[["+12025550123", "phone"]]',))])
+@pytest.mark.parametrize(
+    ("statement", "parameters"), [(Statements(REACHING).one, (ADA, "phone")), (Statements(REACHING).many, ('[["+12025550123", "phone"]]',))]
+)
 def test_the_look_up_goes_through_indexes(tmp_path: Path, statement: str, parameters: tuple[str, ...]) -> None:
     migrate(tmp_path / "hub.db")
     connection = sqlite3.connect(tmp_path / "hub.db")
