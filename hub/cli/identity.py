@@ -81,7 +81,7 @@ def why_command(customer: str, to: str, as_json: bool, config: Path) -> None:
         click.echo(f"  {line.text}")
     click.echo("Joined:" if told.ties else "Joined: never; all of it came as one person's.")
     for tie in told.ties:
-        kept = "" if tie.undoable else " They are tied in another way too: that one first."
+        kept = "" if tie.undoable else " They are tied in another way too."
         click.echo(f"  {tie.text} (Take it back: hub unmerge {tie.join_id}.{kept})")
     if told.cut:
         click.echo("There is more than is shown here.")
@@ -151,6 +151,9 @@ def unmerge(join: int | None, customer: int | None, config: Path) -> None:
         return await hub.writer.run(Unmerge(tie.id, tie.left_id, tie.right_id, ACTOR))
 
     parted = with_hub(config, work)
+    if parted.left_id == parted.right_id:
+        click.echo(f"It is taken back. Something else ties them too, so they are still customer {parted.left_id}: hub why {parted.left_id}")
+        return
     click.echo(f"They are customers {parted.left_id} and {parted.right_id} again, and no later proof joins them without being asked.")
 
 

@@ -276,6 +276,8 @@ def _retell(facts: Facts, ticket: Ticket, ids: list[int], whole: bool = False) -
         if whole or newest.created_at >= ticket.last_at or not ticket.preview:
             ticket.last_at = newest.created_at
             ticket.preview = line(newest.text or newest.subject)
+    elif whole:
+        ticket.preview = ""
     ticket.version += 1
     facts.change(ticket)
     facts.emit("ticket.updated", customer_id=ticket.conversation_id, ticket_id=ticket.id)
@@ -316,8 +318,25 @@ def set_apart(facts: Facts, identifier: Identifier, *, op: str, rule: str, actor
         facts.homes_of[owner.id].add(node.id)
         identifier.home_id = node.id
         facts.change(identifier)
+        _take_tickets(facts, identifier, owner, own, node.id)
     part(facts, owner, event=event, actor=actor, agent_id=agent_id)
     return facts.customers[identifier.customer_id or 0]
+
+
+def _take_tickets(facts: Facts, identifier: Identifier, owner: Customer, home: int, node: int) -> None:
+    """The tickets of a home on which nothing came but by this identifier go with it, and what they hold."""
+    spread = facts.spread_of[owner.id]
+    others = {entry.ticket_id for entry in spread if entry.identifier_id != identifier.id or entry.placed}
+    for ticket_id in {entry.ticket_id for entry in spread} - others:
+        ticket = facts.tickets.get(ticket_id)
+        if ticket is None or ticket.home_id != home:
+            continue
+        ticket.home_id = node
+        facts.change(ticket)
+        for hold in facts.holds_of[owner.id]:
+            if hold.source == f"ticket:{ticket_id}" and hold.released_at is None:
+                hold.home_id = node
+                facts.change(hold)
 
 
 def forbid(facts: Facts, left: int, right: int, actor: str) -> CannotLink:

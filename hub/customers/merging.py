@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hub.customers import bonds, joining
 from hub.policy import Refusal
 from hub.storage.facts import Facts, Needs
-from hub.storage.records import Customer, JoinLog, Message, Ticket
+from hub.storage.records import Customer, Message, Ticket
 
 
 def agent(agent_id: int) -> str:
@@ -60,7 +60,7 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Unmerged:
-    """The two customers they are again."""
+    """The two customers they are again; one and the same where something else ties them too."""
 
     left_id: int
     right_id: int
@@ -68,7 +68,11 @@ class Unmerged:
 
 @dataclass(frozen=True, slots=True)
 class Unmerge:
-    """Take a merge or an automatic join back. `left_id` and `right_id` are the two homes the tie names."""
+    """Take a merge or an automatic join back. `left_id` and `right_id` are the two homes the tie names.
+
+    Where other ties hold them together they stay one customer until those are taken back too. Each can be: were it refused, nobody
+    could ever open a ring of three.
+    """
 
     join_id: int
     left_id: int
@@ -86,20 +90,14 @@ class Unmerge:
             raise Refusal("That merge is not there any more: somebody undid it.")
         ends = {self.left_id, self.right_id}
         cut = [row for row in ties if {row.left_id, row.right_id} == ends]
-        rest = [row for row in ties if row not in cut]
-        if any(ends <= side for side in joining.components(facts.homes_of[one.id], rest)):
-            raise Refusal(_still_tied(self.left_id, self.right_id, rest))
         for row in cut:
             bonds.undo(facts, row, op="unmerge", rule="an agent took it back", actor=self.actor)
+        rest = [row for row in ties if row not in cut]
+        if any(ends <= side for side in joining.components(facts.homes_of[one.id], rest)):
+            return Unmerged(one.id, one.id)
         bonds.forbid(facts, self.left_id, self.right_id, self.actor)
         bonds.part(facts, one, event="customer.unmerged", actor=self.actor, agent_id=self.agent_id)
         return Unmerged(facts.live_customer(self.left_id).id, facts.live_customer(self.right_id).id)
-
-
-def _still_tied(left: int, right: int, ties: list[JoinLog]) -> str:
-    ways = [row for row in ties if {row.left_id, row.right_id} & {left, right}]
-    named = ", ".join(f"#{row.left_id} and #{row.right_id} ({row.rule})" for row in ways[:5])
-    return f"They are tied in another way too: {named}. Take that back first."
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,7 +280,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartPreview:
-    """What taking a join back would do. Still tied in another way (`ties`), it would do nothing, and is refused."""
+    """What taking a join back would do. Tied in another way too (`ties`), they stay one customer: there are no parts yet."""
 
     parts: tuple[Part, ...]
     ties: tuple[JoinLog, ...] = ()

@@ -218,12 +218,12 @@ class People:
         return self.ties[-1]
 
     def unmerge(self, left: int, right: int) -> None:
-        """Take back all that ties these two homes directly."""
-        cut = [tie for tie in self.ties if {tie.left, tie.right} == {left, right}]
-        if not cut or right in self.person(left, without=cut):
+        """Take back all that ties these two homes directly; what ties them otherwise stays."""
+        if not any({tie.left, tie.right} == {left, right} for tie in self.ties):
             raise Refused
-        self.ties = [tie for tie in self.ties if tie not in cut]
-        self.apart.append((left, right))
+        self.ties = [tie for tie in self.ties if {tie.left, tie.right} != {left, right}]
+        if right not in self.person(left):
+            self.apart.append((left, right))
 
     def reject(self, left: int, right: int) -> None:
         if self.person(left) == self.person(right):

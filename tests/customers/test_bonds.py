@@ -99,7 +99,6 @@ async def test_messages_on_the_others_only_ticket_get_one_of_their_own_that_bear
     await says(store, email("ada@example.com"), "The divorce papers", MAIL, subject="My divorce", sender_name="Ada")
     await says(store, BEN, "I am Ben")
     await store.run(Resolve(2, ME))
-    store.clock.advance(30 * 86_400)
     undo = await merge(store)
     await says(store, BEN, "Where is my parcel?")
     assert lies(store)["Where is my parcel?"] == (1, 1)
@@ -159,6 +158,29 @@ async def test_tools_are_told_of_both_again_with_their_own_identifiers_and_highe
         type_, version, identifiers = told(store, customer)[-1]
         assert (type_, identifiers) == ("hold.renewed", [number])
         assert version > both
+
+
+async def test_versions_of_an_address_grow_whoever_it_is_found_to_be(store: Store) -> None:
+    """A tool that keeps holds by address believes the highest version: it must be the last."""
+    await two(store)
+
+    async def handle(times: int) -> None:
+        for number in range(times):
+            await store.run(Resolve(store.value("SELECT ticket_id FROM message ORDER BY id DESC LIMIT 1"), ME))
+            await says(store, BEN, f"Ben {number} {store.clock()}")
+
+    await handle(4)  # the younger one's stands higher by now
+    undo = await merge(store)
+    await handle(4)  # and now the survivor's
+    await undo()
+    await handle(1)
+    versions: dict[str, list[int]] = {}
+    for (data,) in store.rows("SELECT data FROM event WHERE type LIKE 'hold.%' ORDER BY seq"):
+        for one in json.loads(data)["identifiers"]:
+            versions.setdefault(one["value"], []).append(json.loads(data)["version"])
+    assert versions.keys() == {"+12025550101", "+12025550102"}
+    for value, told_of_it in versions.items():
+        assert told_of_it == sorted(set(told_of_it)), value
 
 
 async def test_holds_follow_their_tickets(store: Store) -> None:

@@ -167,13 +167,14 @@ class Identity(RuleBasedStateMachine):
         heard_of = message(*claims(*said), text=text, key=text, sender_name=f"W{person}" if named else "")
         self.hears("whatsapp", heard(WHATSAPP, heard_of), said, text)
 
-    @rule(person=people, proven=flag, copied=maybe)
-    def sends_a_mail(self, person: int, proven: bool, copied: int | None) -> None:
+    @rule(person=people, proven=flag, copied=maybe, vouched=maybe)
+    def sends_a_mail(self, person: int, proven: bool, copied: int | None, vouched: int | None) -> None:
+        """Perhaps with something proven beside it, which counts only if the sender is proven too."""
         text = self.text()
-        own = mailbox(person, proven)
+        said = [mailbox(person, proven), *([number(vouched)] if vouched is not None else [])]
         copies = [mailbox(copied)] if copied is not None and copied != person else []
-        said = message(*claims(own), text=text, key=text, recipients=tuple(one.value for one in copies), sender_name=f"M{person}")
-        self.hears("mail", heard(MAIL, said), [own], text, copies)
+        mail = message(*claims(*said), text=text, key=text, recipients=tuple(one.value for one in copies), sender_name=f"M{person}")
+        self.hears("mail", heard(MAIL, mail), said, text, copies)
 
     @rule(person=people, typed=maybe)
     def chats(self, person: int, typed: int | None) -> None:

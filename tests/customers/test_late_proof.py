@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -178,11 +179,13 @@ async def test_it_comes_to_the_ticket_it_answers(store: Store) -> None:
 
 
 async def test_a_ticket_of_somebody_else_opens_nothing(store: Store) -> None:
-    await arrives(store, message(phone("+12025550123"), text="Mine"))
-    said = mail(reply_token="signed")
+    await arrives(store, message(phone("+12025550123"), text="Mine", message_id="<1@x>"))
+    await arrives(store, message(email(ADA, Proof.DMARC)))
+    said = mail(reply_token="signed", in_reply_to="<1@x>")
     message_id = await arrives(store, said)
     await prove(store, message_id, said, names=(1, 1))
     assert lies(store)[-1][:2] == (2, 2)
+    sound(store)
 
 
 @pytest.mark.parametrize("work", ["answered", "noted", "assigned"])
@@ -320,10 +323,14 @@ async def test_marketing_hears_of_somebody_new(store: Store) -> None:
     await arrives(store, message(email(ADA, Proof.CLAIMED)))
     await store.run(Resolve(1, 1))
     store.clock.advance(30 * DAY)
-    await proved(store, mail("Another thing"))
+    said = mail("Another thing")
+    message_id = await arrives(store, said)
+    before = max(json.loads(event.data)["version"] for event in store.events() if event.type.startswith("hold."))
+    await prove(store, message_id, said)
     assert [row[:2] for row in lies(store)] == [(1, 1), (2, 2)]
     told = [event for event in store.events() if event.type.startswith("hold.") and event.customer_id == 2]
     assert told[-1].type == "hold.renewed", "of a hold that was placed while nobody had proved whom it is about"
+    assert json.loads(told[-1].data)["version"] > before, "or a tool that keeps holds by address takes it for old news"
     sound(store)
 
 

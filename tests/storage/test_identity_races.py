@@ -154,6 +154,21 @@ async def test_whatever_is_done_in_one_batch_ends_as_it_would_one_by_one(seed: i
         assert found[table] == rows, (table, sorted(set(rows) ^ set(found[table]), key=str))
 
 
+async def test_what_moves_rows_that_were_not_read_is_the_last_of_its_batch(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        for person in range(3):
+            await store.run(heard(SMS, message(phone(f"+1202555010{person}"), text=f"first {person}", key=f"first {person}")))
+        before = len(store.announced)
+        more = [heard(SMS, message(phone(f"+1202555010{n % 3}"), text=f"more {n}", key=f"more {n}")) for n in range(9)]
+        works = [*more[:3], merging.Merge(1, 2, BY), *more[3:6], merging.Merge(1, 3, BY), *more[6:]]
+        await in_one_batch(store, works)
+        said = [[event.type for event in events].count("message.received") for events in store.announced[before:]]
+        assert said == [3, 3, 3]
+        assert {row[0] for row in store.rows("SELECT conversation_id FROM message")} == {1}
+        assert [row[0] for row in store.rows("SELECT text FROM message ORDER BY id")][3:] == [f"more {n}" for n in range(9)]
+        check(store.rows)
+
+
 def grouped(store: Store) -> dict[str, Any]:
     """Who is who by what they said and by what they are known, without a single id."""
     messages = store.rows(
