@@ -17,10 +17,9 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from hub.conversations import Refusal
 from hub.keys import digest
 from hub.passwords import Verified
-from hub.policy import DAY
+from hub.policy import DAY, Refusal
 from hub.storage.facts import Facts, Needs
 from hub.storage.reader import Reader
 from hub.storage.records import Agent, ApiToken, Setting

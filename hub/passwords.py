@@ -7,7 +7,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from hub.conversations import Refusal
+from hub.policy import Refusal
 
 PASSWORD_MIN = 12
 PASSWORD_MAX = 256

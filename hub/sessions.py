@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from sqlalchemy import or_, select
 
 from hub.agents import canonical_email, find_agent, need_agents, one
-from hub.conversations import Refusal
 from hub.keys import digest
 from hub.passwords import NO_MATCH, Attempt, Verified
-from hub.policy import DAY, SECOND
+from hub.policy import DAY, SECOND, Refusal
 from hub.storage.facts import Facts, Needs
 from hub.storage.hot import HotReads
 from hub.storage.reader import Reader

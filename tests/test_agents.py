@@ -15,7 +15,6 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from hub import agents, sessions
-from hub.conversations import Refusal
 from hub.keys import digest
 from hub.passwords import (
     LANES,
@@ -31,7 +30,7 @@ from hub.passwords import (
     _hasher,
     check_password,
 )
-from hub.policy import DAY, SECOND, Policy
+from hub.policy import DAY, SECOND, Policy, Refusal
 from hub.sessions import Principal, Throttled
 from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader

@@ -21,7 +21,6 @@ from sqlalchemy import false, or_, select
 
 from hub import reactions
 from hub.contract import Claim, Identified, Inbound, Proof
-from hub.conversations import Refusal
 from hub.conversations.commands import Reply
 from hub.conversations.ingest import Ingest, Outcome
 from hub.conversations.intake import prepare
@@ -30,7 +29,7 @@ from hub.customers.cases import CHANNELS, SITE, WEB, BadCases, Case, Step, Visit
 from hub.customers.codes import AnswerCode, AskCode, NotAsked, holders, typed
 from hub.customers.disclosure import readable
 from hub.customers.resolution import PROVEN, Known, NoSender, weigh
-from hub.policy import SECOND
+from hub.policy import SECOND, Refusal
 from hub.storage import migrate, postgres
 from hub.storage.blobs import Blobs
 from hub.storage.engines import Engine, PostgresEngine, SqliteEngine

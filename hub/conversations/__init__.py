@@ -1,5 +1,1 @@
 """Conversations: what a message becomes, which ticket it belongs to, what agents do with it."""
-
-from hub.policy import Refusal
-
-__all__ = ["Refusal"]

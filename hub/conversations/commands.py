@@ -10,13 +10,13 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
-from hub.conversations import Refusal, tickets, ways
+from hub.conversations import tickets, ways
 from hub.conversations.ingest import preview
 from hub.conversations.text import storable
 from hub.customers.canonical import canonical
 from hub.customers.opt_outs import opted_out
 from hub.customers.resolution import PROVEN, TYING
-from hub.policy import ChannelRule
+from hub.policy import ChannelRule, Refusal
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Attachment, Identifier, Message, MessageCopy, ReadMarker, Ticket
 

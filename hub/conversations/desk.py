@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from hub.conversations import Refusal
 from hub.conversations.commands import Assign, Resolve
+from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.storage.reader import Reader
 from hub.storage.tables import metadata

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from hub.conversations import Refusal
-from hub.policy import Policy
+from hub.policy import Policy, Refusal
 from hub.storage.records import Ticket
 
 Status = Literal["open", "pending", "snoozed", "resolved"]

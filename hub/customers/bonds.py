@@ -129,7 +129,9 @@ def part(facts: Facts, customer: Customer, *, event: str, actor: str, agent_id: 
         one.merged_into = None
         # Higher than anything a tool was told of either: they are told both anew.
         one.hold_version = version
-        _name(facts, customer, one, sorted(home for home in homes if side_of[home] == one.id))
+        # What its homes were told, the oldest first.
+        names = (facts.customers[home].own_name for home in sorted(homes) if side_of[home] == one.id)
+        one.name = next(filter(None, names), "")
     for home in sorted(homes):
         node = facts.customers[home]
         if home not in live:
@@ -152,17 +154,6 @@ def part(facts: Facts, customer: Customer, *, event: str, actor: str, agent_id: 
             told = {"other": one.id, "actor": actor}
             facts.emit(event, customer_id=customer.id, agent_id=agent_id, data=json.dumps(told))
     return [customer, *(one for one in live.values() if one is not customer)]
-
-
-def _name(facts: Facts, customer: Customer, one: Customer, homes: list[int]) -> None:
-    """Call a side by what its homes were told, the oldest first; else by the name their last messages bore, from now on its own."""
-    told = [facts.customers[home].own_name for home in homes if facts.customers[home].own_name]
-    if not told:
-        own = {i.id for i in facts.identifiers_of[customer.id] if home_of(i) in homes}
-        said = [entry.last_in_id or 0 for entry in facts.spread_of.get(customer.id, ()) if entry.identifier_id in own]
-        told = [facts.messages[id_].sender_name for id_ in sorted(said) if id_ in facts.messages and facts.messages[id_].sender_name][:1]
-        one.own_name = "".join(told)
-    one.name = "".join(told[:1])
 
 
 def _part_rows(facts: Facts, customer: Customer, side_of: dict[int, int], live: dict[int, Customer]) -> None:
@@ -311,7 +302,7 @@ def set_apart(facts: Facts, identifier: Identifier, *, op: str, rule: str, actor
         part(facts, owner, event=event, actor=actor, agent_id=agent_id)
         return owner
     if shares_home:
-        node = Customer(facts.new_id("customer"), "", facts.now)
+        node = Customer(facts.new_id("customer"), "", facts.now, own_name=_last_name(facts, identifier, owner))
         facts.add_customer(node)
         node.merged_into = owner.id  # until the components are derived anew
         facts.homes_of.pop(node.id, None)
@@ -321,6 +312,13 @@ def set_apart(facts: Facts, identifier: Identifier, *, op: str, rule: str, actor
         _take_tickets(facts, identifier, owner, own, node.id)
     part(facts, owner, event=event, actor=actor, agent_id=agent_id)
     return facts.customers[identifier.customer_id or 0]
+
+
+def _last_name(facts: Facts, identifier: Identifier, owner: Customer) -> str:
+    """The name that the last messages by an identifier bore: what its home was told may be another's."""
+    last = [entry.last_in_id or 0 for entry in facts.spread_of[owner.id] if entry.identifier_id == identifier.id]
+    said = (facts.messages[id_].sender_name for id_ in sorted(last, reverse=True) if id_ in facts.messages)
+    return next(filter(None, said), "")
 
 
 def _take_tickets(facts: Facts, identifier: Identifier, owner: Customer, home: int, node: int) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hub.contract import DeliveryUpdate, MessageStatus
-from hub.conversations import Refusal
 from hub.delivery.pacing import Target
 from hub.delivery.retry import next_try
 from hub.delivery.states import advance, report
+from hub.policy import Refusal
 from hub.storage.facts import Facts, Needs, is_due
 from hub.storage.records import Delivery, Message
 

@@ -17,9 +17,9 @@ from yarl import URL
 
 from hub import agents
 from hub.agents import ApiPrincipal
-from hub.conversations import Refusal
 from hub.keys import digest
 from hub.passwords import NO_MATCH, PASSWORD_MIN, Passwords, PasswordsBusy, Verified, WrongPassword, check_password
+from hub.policy import Refusal
 from hub.sessions import (
     SESSION_LIFE,
     SESSION_TOUCH,

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from hub.config import explain as faults_of
-from hub.conversations import Refusal, history
+from hub.conversations import history
 from hub.customers import profile, suggestions, why
 from hub.customers.canonical import canonical
 from hub.customers.merging import Merge, Reject, Unmerge
 from hub.holds.gate import KINDS, Asked, BadQuestion, ask
 from hub.holds.ledger import NAMES, iso
+from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.web.api import check_names
 from hub.web.auth import require_token

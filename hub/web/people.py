@@ -13,10 +13,11 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.sql import Executable
 
-from hub.conversations import Refusal, history, queries, wording
+from hub.conversations import history, queries, wording
 from hub.conversations.text import storable
 from hub.customers import merging, preview, suggestions, why
 from hub.customers.canonical import canonical
+from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.storage.records import JoinLog
 from hub.web.auth import now_of, require_agent

@@ -17,12 +17,12 @@ from aiohttp import web
 from sqlalchemy import func, select
 
 from hub import agents
-from hub.conversations import Refusal
 from hub.conversations.quarantine import Settle
 from hub.conversations.wording import customer_name
 from hub.delivery import listing
 from hub.delivery.works import Discard, Retry
 from hub.keys import digest
+from hub.policy import Refusal
 from hub.storage.tables import metadata
 from hub.storage.writer import StorageBusy
 from hub.web.auth import read_form, require_admin

@@ -15,8 +15,9 @@ from typing import Any
 
 from aiohttp import web
 
-from hub.conversations import Refusal, commands, history, queries, wording
+from hub.conversations import commands, history, queries, wording
 from hub.delivery.works import Retry
+from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.storage.writer import StorageBusy
 from hub.web.auth import now_of, read_form, require_agent

@@ -12,10 +12,9 @@ import pytest
 
 from hub.agents import CreateAgent
 from hub.contract import Proof
-from hub.conversations import Refusal
 from hub.conversations.commands import AddNote, Assign, MarkRead, NewFile, Reopen, Reply, Resolve, Snooze, WakeSnoozed
 from hub.conversations.desk import AgentDesk
-from hub.policy import DAY
+from hub.policy import DAY, Refusal
 from tests.storage import CHAT, ENGINES, MAIL, POLICY, SMS, WHATSAPP, Store, account, device, email, heard, message, open_store, phone
 from tests.storage.test_writer import held, queued
 

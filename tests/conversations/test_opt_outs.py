@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.conversations import Refusal
 from hub.conversations.commands import Reply, Resolve
 from hub.customers.merging import Merge, Unmerge
+from hub.policy import Refusal
 from tests.storage import CHAT, ENGINES, MAIL, SMS, WHATSAPP, Store, device, email, heard, message, open_store, phone
 
 ADA = "+12025550123"

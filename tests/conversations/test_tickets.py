@@ -6,9 +6,8 @@ from itertools import product
 
 import pytest
 
-from hub.conversations import Refusal
 from hub.conversations.tickets import REFUSED, TRANSITIONS, UNRESOLVED, choose, is_bare_thanks, is_unresolved, latest, move
-from hub.policy import DAY, Policy
+from hub.policy import DAY, Policy, Refusal
 from hub.storage.records import Ticket
 
 STATES = ("open", "pending", "snoozed", "resolved")

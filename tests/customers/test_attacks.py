@@ -21,7 +21,6 @@ from connectors.twilio_sms import TwilioSms
 from hub.app import lone_channel
 from hub.config import SiteSettings
 from hub.contract import Claim, HolderChanged, Identified, Ignored, Inbound, OutboundMessage, Place, Proof, Request, Sent
-from hub.conversations import Refusal
 from hub.conversations.commands import AddNote, Reply, Resolve
 from hub.conversations.ingest import Ingest, item
 from hub.customers import suggestions
@@ -32,6 +31,7 @@ from hub.customers.resolution import NoSender
 from hub.customers.visitors import NotIdentified, first_use, identify, next_session, proved_keys
 from hub.delivery.carriers import ReplyCarrier
 from hub.delivery.works import Claim as Lease
+from hub.policy import Refusal
 from hub.storage.blobs import Blobs
 from tests.storage import CHAT, ENGINES, MAIL, POLICY, SMS, WHATSAPP, Store, account, device, email, message, open_store, phone
 

@@ -133,6 +133,17 @@ async def test_an_id_that_leads_on_is_as_good_as_the_one_it_leads_to(store: Stor
         await store.run(Merge(2, 3, BY, ME))
 
 
+async def test_proof_that_came_after_a_merge_is_taken_back_with_it(store: Store) -> None:
+    """The agent says that these two are two people: whatever ties just them, they are asked when it comes up again."""
+    await two(store)
+    merged = await store.run(Merge(1, 2, BY, ME))
+    await store.run(codes("+12025550101", "+12025550102"))
+    assert store.value("SELECT count(*) FROM join_log WHERE op = 'join'") == 1
+    parts = await store.run(Unmerge(merged.join_id, 1, 2, BY, ME))
+    assert (parts.left_id, parts.right_id) == (1, 2)
+    assert store.value("SELECT count(*) FROM join_log WHERE undoes IS NOT NULL") == 2
+
+
 async def test_a_ring_of_ties_is_taken_back_one_by_one(store: Store) -> None:
     """Each of three is tied to both others: whichever is taken back first, the others still hold them."""
     await two(store)
@@ -209,7 +220,7 @@ async def test_what_was_taken_out_is_joined_by_no_later_proof(store: Store) -> N
 
 async def test_an_identifier_that_came_with_others_takes_its_messages_to_a_customer_of_its_own(store: Store) -> None:
     await says(store, account("u1"), device("d1"), email("ada@example.com", Proof.SIGNED), text="by chat", channel=CHAT)
-    await says(store, email("ada@example.com"), text="by mail", channel=MAIL, subject="A parcel")
+    await says(store, email("ada@example.com"), text="by mail", channel=MAIL, subject="A parcel", sender_name="Ada")
     assert len(set(lies(store).values())) == 1
     now = await store.run(TakeOut(1, id_of(store, "ada@example.com"), BY, ME))
     conversation, ticket = lies(store)["by mail"]
@@ -218,6 +229,7 @@ async def test_an_identifier_that_came_with_others_takes_its_messages_to_a_custo
     assert ticket != 1
     assert store.rows(f"SELECT subject, status FROM ticket WHERE id = {ticket}")[0]["subject"] == "A parcel"
     assert last_told(store, conversation) == ("hold.renewed", ["ada@example.com"])
+    assert store.value(f"SELECT name FROM customer WHERE id = {conversation}") == "Ada"
 
 
 async def test_a_ticket_that_only_this_address_wrote_on_goes_along_with_its_notes_and_its_hold(store: Store) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from hub.contract import Claim, DeliveryUpdate, MessageStatus, Proof
-from hub.conversations import Refusal
 from hub.conversations.commands import Assign, Resolve
 from hub.conversations.ingest import Ingest, item
 from hub.delivery.outbox import PATIENCE
 from hub.delivery.retry import SCHEDULES
 from hub.delivery.works import Claim as ClaimDue
 from hub.delivery.works import Discard, Finish, ReleaseLeases, Retry, finish
-from hub.policy import Policy
+from hub.policy import Policy, Refusal
 from hub.storage.records import Agent, ChannelState, Delivery
 from tests.delivery import ADA, BEN, CHAT, MAIL, MARKETING, SMS, START, TOKEN, Ground, Insert, ground
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hub.conversations import Refusal
 from hub.conversations.commands import WakeSnoozed
 from hub.delivery.outbox import Outbox
 from hub.holds.ledger import RenewLeases
+from hub.policy import Refusal
 from hub.storage.writer import StorageBusy
 from tests.simulation.loop import Task
 from tests.simulation.store import SimulatedWriter

@@ -19,12 +19,11 @@ import structlog
 
 from hub import reactions
 from hub.contract import Claim, DeliveryUpdate, Identified, Inbound, InboundMessage, Proof
-from hub.conversations import Refusal
 from hub.conversations.commands import AddNote, Assign, Reopen, Reply, Resolve, Snooze
 from hub.conversations.ingest import Ingest, Raw, StoredFile, item
 from hub.delivery import outbox as outbox_module
 from hub.delivery.works import Finish, Retry
-from hub.policy import SECOND, ChannelRule, Policy
+from hub.policy import SECOND, ChannelRule, Policy, Refusal
 from hub.storage.facts import Facts, React
 from hub.storage.writer import StorageBusy
 from tests.simulation.loop import Loop, Stalled, Task

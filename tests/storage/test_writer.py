@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hub.conversations import Refusal
+from hub.policy import Refusal
 from hub.storage import sqlite_writer as module
 from hub.storage import writer
 from hub.storage.facts import Facts, Needs

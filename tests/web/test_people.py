@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import event
 
 from hub.contract import Proof
-from hub.conversations import Refusal, history, queries, timeline, wording
+from hub.conversations import history, queries, timeline, wording
 from hub.conversations.commands import Reply
 from hub.conversations.ways import why_stop
 from hub.customers import preview
 from hub.customers.merging import Merge, MoveMessage, MoveTicket, Reject, TakeOut, Unmerge
+from hub.policy import Refusal
 from hub.storage.reader import Reader
 from hub.storage.records import Attribute, Customer, Evidence, Identifier, JoinLog, Message, OptOut, Suggestion, Ticket
 from tests.storage import CHAT, ENGINES, MAIL, SMS, WHATSAPP, Store, account, device, email, heard, message, open_store, phone
