@@ -72,8 +72,8 @@ def with_hub(
     """Run `work(hub)` on the database of a hub that is not serving; `running` is what to say where one is."""
     settings = settings_from(config)
     from hub.config import ConfigError
-    from hub.policy import Refusal
     from hub.keys import BadSecret
+    from hub.policy import Refusal
     from hub.serving import offline
     from hub.storage.migrate import DatabaseInUse, DatabaseTooNew, DatabaseUnreadable
     from hub.storage.writer import StorageBusy

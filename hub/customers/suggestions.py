@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -380,14 +381,15 @@ class Suggestions:
 
     async def _keep_looking(self) -> None:
         while True:
-            more = False
+            more, began = False, time.perf_counter()
             try:
                 more = await self.step()
             except StorageBusy as error:
                 log.warning("nobody compared; will look again", error=str(error))
             except Exception:
                 log.exception("looking for people who may be one failed")
-            await asyncio.sleep(PAUSE if more else POLL)
+            # While behind, a fifth of the loop at most: nobody waits for a suggestion.
+            await asyncio.sleep(max(PAUSE, 4 * (time.perf_counter() - began)) if more else POLL)
 
     async def catch_up(self) -> None:
         """Look at everything that happened until now. Raises StorageBusy."""
