@@ -18,7 +18,7 @@ from hub.keys import digest
 from hub.storage.writer import StorageBusy
 from hub.web.customers_bulk import MOST
 from tests.conftest import configured
-from tests.storage import ENGINES
+from tests.storage import RULE_ENGINES
 
 TOKEN = "hub_" + "A" * 43
 ADA = "+12025550123"
@@ -46,7 +46,7 @@ class Api:
         return await self.running.hub.reader.value(text(sql))
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=RULE_ENGINES)
 async def api(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     with configured(tmp_path, request.param) as settings:
         running = Running(settings)

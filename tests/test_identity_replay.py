@@ -89,6 +89,8 @@ async def test_the_acceptance_cases_can_fail(id: str, tmp_path: Path, monkeypatc
     assert scorer().score_case(raw_case(id), told)["wrong_merges"]
 
 
+# A database made and dropped for each is what takes PostgreSQL its time: in the long form, beside all 720 orders.
+@pytest.mark.parametrize("fresh", ENGINES if ORDERS > 100 else ["sqlite"], indirect=True)
 @pytest.mark.parametrize("id", MINE)
 async def test_a_case_of_our_own_passes(id: str, fresh: Fresh) -> None:
     case, expected = MINE[id]

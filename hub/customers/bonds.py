@@ -214,9 +214,10 @@ def _gather_strays(facts: Facts, customer: Customer, side_of: dict[int, int], li
             taken.setdefault(target.id, []).extend(_ids(entry))
             entry.ticket_id = target.id
         facts.spread_of[facts.tickets[entry.ticket_id].conversation_id].append(entry)
-    for (ticket_id, _), target in gathered.items():
-        _retell(facts, target, taken[target.id])
-        _retell(facts, facts.tickets[ticket_id], left[ticket_id], whole=True)
+    # A ticket may lose messages and get others.
+    lost = {ticket_id for ticket_id, _ in gathered}
+    for ticket_id in sorted(lost | taken.keys()):
+        _retell(facts, facts.tickets[ticket_id], left.get(ticket_id, []) + taken.get(ticket_id, []), whole=ticket_id in lost)
 
 
 def _ids(entry: Spread) -> list[int]:

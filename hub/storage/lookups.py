@@ -171,7 +171,8 @@ def _several(needs: Needs, facts: Facts) -> set[int]:
     found: set[int] = set()
     for keys in needs.together:
         own = [facts.identifiers.get(key) for key in keys]
-        owners = {i.customer_id if i is not None else None for i in own}
+        # Whoever brings a value that passed on is somebody else than who had it.
+        owners = {i.customer_id if i is not None and i.ended_at is None else None for i in own}
         if len(owners) > 1:
             found |= {owner for owner in owners if owner is not None}
     return found

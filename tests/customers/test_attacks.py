@@ -33,7 +33,7 @@ from hub.delivery.carriers import ReplyCarrier
 from hub.delivery.works import Claim as Lease
 from hub.policy import Refusal
 from hub.storage.blobs import Blobs
-from tests.storage import CHAT, ENGINES, MAIL, POLICY, SMS, WHATSAPP, Store, account, device, email, message, open_store, phone
+from tests.storage import CHAT, MAIL, POLICY, RULE_ENGINES, SMS, WHATSAPP, Store, account, device, email, message, open_store, phone
 
 VICTIM, MALLORY = "victim@mail.example", "mallory@evil.example"
 NUMBER, WA = "+12125550142", "12125550142"
@@ -69,7 +69,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=RULE_ENGINES)
 async def store(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     async with open_store(tmp_path, RULES, engine=request.param) as opened:
         yield opened

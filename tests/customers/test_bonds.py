@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hub.contract import Identified, Proof
-from hub.conversations.commands import AddNote, Reply, Resolve
+from hub.conversations.commands import AddNote, Reopen, Reply, Resolve
 from hub.customers import merging
 from hub.customers.merging import Merge, Unmerge
 from hub.storage.channels import RegisterChannels
@@ -111,6 +111,23 @@ async def test_messages_on_the_others_only_ticket_get_one_of_their_own_that_bear
     assert (left["subject"], left["preview"]) == ("My divorce", "The divorce papers")
     assert new["waiting_since"] is not None
     assert left["identifier_id"] == store.value("SELECT id FROM identifier WHERE value = 'ada@example.com'"), "the way back is Ada's again"
+
+
+async def test_two_tickets_that_swap_messages_tell_of_what_they_have_then(store: Store) -> None:
+    await two(store)
+    undo = await merge(store)
+    await store.run(Resolve(1, ME))
+    await says(store, ADA, "Ada on Ben's")
+    await store.run(Resolve(2, ME))
+    await store.run(Reopen(1, ME))
+    await says(store, BEN, "Ben on Ada's")
+    await store.run(Reopen(2, ME))
+    assert lies(store)["Ada on Ben's"] == (1, 2)
+    assert lies(store)["Ben on Ada's"] == (1, 1)
+    await undo()
+    assert lies(store)["Ada on Ben's"] == (1, 1)
+    assert lies(store)["Ben on Ada's"] == (2, 2)
+    assert [ticket(store, id_)["preview"] for id_ in (1, 2)] == ["Ada on Ben's", "Ben on Ada's"]
 
 
 async def test_names_are_what_they_were(store: Store) -> None:

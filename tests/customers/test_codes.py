@@ -39,7 +39,7 @@ from hub.delivery.works import ReleaseLeases, finish
 from hub.policy import DAY, SECOND, ChannelRule, Policy
 from hub.storage.facts import Needs
 from hub.storage.records import OptOut
-from tests.storage import CHAT, ENGINES, MAIL, POLICY, SMS, WHATSAPP, Store, device, email, heard, message, open_store, phone
+from tests.storage import CHAT, MAIL, POLICY, RULE_ENGINES, SMS, WHATSAPP, Store, device, email, heard, message, open_store, phone
 from tests.storage.several import needs_postgres, several
 from tests.web import Insert
 
@@ -47,7 +47,7 @@ VICTIM = "victim@mail.example"
 SECRET = b"s" * 32
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=RULE_ENGINES)
 async def store(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     async with open_store(tmp_path, engine=request.param) as opened:
         yield opened

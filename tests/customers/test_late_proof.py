@@ -13,13 +13,13 @@ from hub.contract import Checked, Claim, InboundMessage, Proof
 from hub.conversations.commands import AddNote, Assign, Reply, Resolve
 from hub.customers.late_proof import prove_sender
 from hub.customers.merging import Merge, MoveMessage, Reject, Unmerge
-from tests.storage import ENGINES, MAIL, POLICY, SMS, Store, email, heard, message, open_store, phone
+from tests.storage import MAIL, POLICY, RULE_ENGINES, SMS, Store, email, heard, message, open_store, phone
 
 ADA = "ada@shop.example"
 DAY = 86_400.0
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=RULE_ENGINES)
 async def store(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     async with open_store(tmp_path, engine=request.param) as opened:
         yield opened

@@ -18,13 +18,13 @@ from hub.customers.merging import Merge, Reject, TakeOut, Unmerge
 from hub.customers.recording import BadRecord, Given, Record, RecordCustomer, Recorded, check_source, read, write
 from hub.storage.writer import StorageBusy
 from tests.customers.test_resolution import conversations, people
-from tests.storage import CHAT, ENGINES, MAIL, SMS, WHATSAPP, Store, account, device, email, heard, message, open_store, phone
+from tests.storage import CHAT, MAIL, RULE_ENGINES, SMS, WHATSAPP, Store, account, device, email, heard, message, open_store, phone
 
 ADA = "+12025550123"
 SITES = {"shop", "outlet"}
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=RULE_ENGINES)
 async def store(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     async with open_store(tmp_path, engine=request.param) as opened:
         yield opened

