@@ -21,6 +21,14 @@ ROOMS = {
 }
 DESTINATIONS = {
     "webhook": "connectors.webhook:Webhook",
+    # Marketing tools with profiles (hub.marketing).
+    "klaviyo": "connectors.klaviyo:Klaviyo",
+    "braze": "connectors.braze:Braze",
+    "hubspot": "connectors.hubspot:HubSpot",
+    "customerio": "connectors.customerio:CustomerIo",
+    "iterable": "connectors.iterable:Iterable",
+    "mailchimp": "connectors.mailchimp:Mailchimp",
+    "segment": "connectors.segment:Segment",
 }
 
 

@@ -448,6 +448,16 @@ class Hears(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something a team should look at, for its room. `ended`: it is over."""
+
+    title: str
+    text: str
+    url: str
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TicketCard:
     """What a team's room shows of a ticket; rebuilt from the present state on every update."""
 
@@ -486,6 +496,10 @@ class Room(Protocol):
 
     async def show(self, card: TicketCard, ref: str) -> str:
         """Post the card, or update the post named by `ref`; returns the post's reference. Raises Refused, TryLater, Unknown."""
+        ...
+
+    async def alert(self, alert: Alert, ref: str) -> str:
+        """Post an alert, or update the post named by `ref`; returns the post's reference. Raises Refused, TryLater, Unknown."""
         ...
 
     async def handle(self, request: Request, desk: Desk) -> Answer:

@@ -25,10 +25,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "hub.__main__": ("hub.cli",),
     # What everybody may know knows nobody.
     "hub.contract": (),
+    "hub.marketing": ("hub.contract",),  # the same, for marketing tools
     "hub.policy": (),
     "hub.keys": (),
     "hub.config": (),
-    "hub.storage.records": (),
+    "hub.storage.records": ("hub.storage.marketing_records",),
+    "hub.storage.marketing_records": (),
     # The domain: storage below, decisions above it, and nothing of the web.
     "hub.storage": ("hub.policy", "hub.storage.*"),
     "hub.customers": ("hub.config", "hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*"),
@@ -69,10 +71,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "hub.cli": ("hub", "hub.*"),
     # Connectors translate: the contract, what several of them share, and their own package.
     "connectors": (),
-    "connectors.shared": ("hub.contract", "connectors.shared.*"),
+    "connectors.shared": ("hub.contract", "hub.marketing", "connectors.shared.*"),
     **{
         f"connectors.{name}": ("hub.contract", "connectors.shared.*", f"connectors.{name}.*")
         for name in ("twilio_sms", "twilio_whatsapp", "webchat", "slack", "webhook", "email", "sandbox")
+    },
+    **{
+        f"connectors.{name}": ("hub.contract", "hub.marketing", "connectors.shared.*")
+        for name in ("klaviyo", "braze", "hubspot", "customerio", "iterable", "mailchimp", "segment")
     },
 }
 
@@ -97,7 +103,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiosqlite": ("hub.storage",),
     "asyncpg": ("hub.storage",),
     "alembic": ("hub.storage",),
-    "sqlmodel": ("hub.storage.tables",),
+    "sqlmodel": ("hub.storage.tables", "hub.storage.marketing_tables", "hub.storage.column_types"),
     "sqlalchemy.orm": (),
     "sqlalchemy.ext": ("hub.storage",),
     "sqlalchemy.engine": ("hub.storage",),

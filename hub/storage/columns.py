@@ -19,6 +19,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "setting": ("key",),
     "match_key": ("key", "customer_id"),
     "message_copy": ("message_id", "value"),
+    "proof": ("seq",),
 }
 # Naming an indexed column in an UPDATE rewrites its index entry even when the value stays: leave out what never changes.
 UNCHANGING: dict[str, frozenset[str]] = {
@@ -29,12 +30,15 @@ UNCHANGING: dict[str, frozenset[str]] = {
     "ticket": frozenset({"conversation_id", "opened_at", "brand"}),
     "identifier": frozenset({"kind", "site", "value", "standing", "first_seen"}),
     "hold": frozenset({"source", "reason", "placed_at"}),
+    "mark": frozenset({"destination", "kind", "value", "site"}),
+    "send_seen": frozenset({"destination", "provider_key", "kind", "value"}),
 }
 # Ids in these tables are a sequence: never used again, even after their row is gone.
 SEQUENCES = ("customer", "ticket", "message", "delivery", "event", "hold_ledger")
 COUNTED = (
     *("identifier", "evidence", "join_log", "cannot_link", "suggestion", "attribute", "opt_out"),
     *("raw_request", "quarantine", "hold", "agent", "api_token", "channel"),
+    *("mark", "alarm", "campaign_seen", "send_seen", "survey", "follow_up"),
 )
 
 

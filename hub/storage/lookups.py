@@ -74,7 +74,7 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
             message = _keep_message(facts, Message(*row))
             facts.by_draft[message.draft_key or ""] = message
     if needs.leases_below:
-        facts.expiring = [Hold(*row) for row in (yield Query("expiring", (needs.leases_below,)))]
+        facts.expiring = [Hold(*row) for row in (yield Query("expiring", (needs.leases_below, facts.now)))]
     if needs.asleep_until:
         facts.asleep = [Ticket(*row) for row in (yield Query("asleep", (needs.asleep_until,)))]
     ticket_ids = needs.tickets | {m.ticket_id for m in facts.messages.values() if m.ticket_id is not None} | {t.id for t in facts.asleep}

@@ -98,7 +98,11 @@ PAIRED = {
     ),
 }
 BY_ARGUMENTS = {
-    "expiring": _select("hold", "lease_until < $1 AND released_at IS NULL ORDER BY lease_until LIMIT 500"),
+    "expiring": _select(
+        "hold",
+        "lease_until < $1 AND released_at IS NULL AND (ends_at IS NULL OR ends_at <= $2 OR lease_until < ends_at) "
+        "ORDER BY lease_until LIMIT 500",
+    ),
     "asleep": _select("ticket", "status = 'snoozed' AND snoozed_until <= $1 ORDER BY snoozed_until LIMIT 500"),
     "leased": _owned("d.state = 'sending'"),
     "quarantined": "SELECT id, received_at FROM quarantine WHERE channel_id = $1 AND kind = $2 ORDER BY id",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hub.storage.marketing_records import Alarm, CampaignSeen, FollowUp, Mark, ProofRow, SendSeenRow, Survey
+
 
 @dataclass(slots=True)
 class Customer:
@@ -142,7 +144,8 @@ class Attribute:
 
 @dataclass(slots=True)
 class OptOut:
-    """This address must not be written to on this channel (a STOP). It belongs to the address, whoever holds it: joins do not move it."""
+    """This address must not be written to on this channel (a STOP). It belongs to the address, whoever holds it: joins do not move it.
+    `words` is what was said, `actor` the agent who understood it so, where the channel did not."""
 
     table: ClassVar[str] = "opt_out"
     id: int
@@ -152,6 +155,8 @@ class OptOut:
     at: int
     message_id: int | None = None
     ended_at: int | None = None
+    words: str = ""
+    actor: str = ""
 
 
 @dataclass(slots=True)
@@ -199,7 +204,8 @@ class Spread:
 @dataclass(slots=True)
 class Ticket:
     """One episode of work, of one node for ever (`home_id`). `channel_id` and `identifier_id` are where the customer last wrote from:
-    the default way back."""
+    the default way back. `tags` is a JSON list of words. `hold_ended_at`: it holds nobody any more until it is reopened, since it
+    did so for longer than allowed or an agent ended it."""
 
     table: ClassVar[str] = "ticket"
     id: int
@@ -219,6 +225,10 @@ class Ticket:
     waiting_since: int | None = None
     last_inbound_id: int | None = None
     home_id: int | None = None
+    priority: str = "normal"
+    tags: str = "[]"
+    spam_at: int | None = None
+    hold_ended_at: int | None = None
 
 
 @dataclass(slots=True)
@@ -323,8 +333,8 @@ class Quarantine:
 class Delivery:
     """Something owed to the outside world: one outbox row.
 
-    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `media`, `code` or `check`; `target` names
-    the channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought up to `version`.
+    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `mark`, `alert`, `media`, `code` or
+    `check`; `target` names the channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought up to `version`.
     """
 
     table: ClassVar[str] = "delivery"
@@ -366,7 +376,7 @@ class Event:
 @dataclass(slots=True)
 class Hold:
     """One reason not to market to a customer now. The customer is held while any is active and its lease runs. `home_id` is the node
-    it is about, and goes with."""
+    it is about, and goes with. `ends_at`: it is not renewed past this. `note` and `actor`: who decided it and why."""
 
     table: ClassVar[str] = "hold"
     id: int
@@ -378,6 +388,9 @@ class Hold:
     lease_until: int
     released_at: int | None = None
     home_id: int | None = None
+    ends_at: int | None = None
+    note: str = ""
+    actor: str = ""
 
 
 @dataclass(slots=True)
@@ -491,6 +504,13 @@ RECORDS: tuple[type, ...] = (
     Event,
     Hold,
     HoldLedger,
+    Mark,
+    Alarm,
+    CampaignSeen,
+    SendSeenRow,
+    Survey,
+    FollowUp,
+    ProofRow,
     Agent,
     AgentSession,
     LoginAttempt,

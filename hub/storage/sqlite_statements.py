@@ -62,7 +62,11 @@ TICKETS_OF = (
     "(SELECT l.id FROM ticket l WHERE l.conversation_id = t.conversation_id ORDER BY l.last_at DESC, l.id DESC LIMIT 1))"
 )
 HOLDS_OF = _select("hold", f"customer_id {_IN} AND released_at IS NULL")
-EXPIRING = _select("hold", "lease_until < ? AND released_at IS NULL ORDER BY lease_until LIMIT 500")
+EXPIRING = _select(
+    "hold",
+    "lease_until < ?1 AND released_at IS NULL AND (ends_at IS NULL OR ends_at <= ?2 OR lease_until < ends_at) "
+    "ORDER BY lease_until LIMIT 500",
+)
 ASLEEP = _select("ticket", "status = 'snoozed' AND snoozed_until <= ? ORDER BY snoozed_until LIMIT 500")
 HOMES = _select("customer", f"merged_into {_IN}")
 TIES = f"{_select('join_log', f'left_id {_IN}')} UNION {_select('join_log', f'right_id {_IN}')} ORDER BY id"

@@ -5,49 +5,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Text, false, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Text, false
 from sqlmodel import Field, SQLModel
 
-SQLModel.metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-# A row id that is also a sequence must never be used again, even after its row is gone.
-SEQUENCE = {"sqlite_autoincrement": True}
-
-
-def _id() -> Column[int]:
-    # SQLite gives a rowid alias only to the exact type INTEGER; PostgreSQL needs eight bytes.
-    return Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
-
-
-def _big(nullable: bool = False) -> Column[int]:
-    return Column(BigInteger(), nullable=nullable)
-
-
-def _text(nullable: bool = False) -> Column[str]:
-    return Column(Text(), nullable=nullable)
-
-
-def _bytes() -> Column[bytes]:
-    return Column(LargeBinary(), nullable=True)
+from hub.storage import marketing_tables  # noqa: F401 (its tables join the same metadata)
+from hub.storage.column_types import SEQUENCE, big, defaulted, number, octets, words
 
 
 class Customer(SQLModel, table=True):
     __tablename__ = "customer"
     __table_args__ = (SEQUENCE,)
-    id: int = Field(sa_column=_id())
-    name: str = Field(sa_column=_text())
-    created_at: int = Field(sa_column=_big())
-    hold_version: int = Field(sa_column=_big())
-    merged_into: int | None = Field(sa_column=_big(nullable=True))
-    own_name: str = Field(sa_column=Column(Text(), nullable=False, server_default=text("''")))
+    id: int = Field(sa_column=number())
+    name: str = Field(sa_column=words())
+    created_at: int = Field(sa_column=big())
+    hold_version: int = Field(sa_column=big())
+    merged_into: int | None = Field(sa_column=big(nullable=True))
+    own_name: str = Field(sa_column=defaulted("''"))
 
 
 _customer = Customer.__table__  # type: ignore[attr-defined]
@@ -66,71 +39,71 @@ class Identifier(SQLModel, table=True):
         Index("uq_identifier_key", "value", "kind", "site", "standing", "epoch", unique=True),
         Index("ix_identifier_customer_id", "customer_id"),
     )
-    id: int = Field(sa_column=_id())
-    kind: str = Field(sa_column=_text())
-    site: str = Field(sa_column=_text())
-    value: str = Field(sa_column=_text())
-    standing: str = Field(sa_column=_text())
+    id: int = Field(sa_column=number())
+    kind: str = Field(sa_column=words())
+    site: str = Field(sa_column=words())
+    value: str = Field(sa_column=words())
+    standing: str = Field(sa_column=words())
     epoch: int
-    customer_id: int | None = Field(sa_column=_big(nullable=True))
-    proof: str = Field(sa_column=_text())
-    address: str = Field(sa_column=_text())
-    first_seen: int = Field(sa_column=_big())
-    last_proof_at: int = Field(sa_column=_big())
-    home_id: int | None = Field(sa_column=_big(nullable=True))
-    shared_at: int | None = Field(sa_column=_big(nullable=True))
-    ended_at: int | None = Field(sa_column=_big(nullable=True))
+    customer_id: int | None = Field(sa_column=big(nullable=True))
+    proof: str = Field(sa_column=words())
+    address: str = Field(sa_column=words())
+    first_seen: int = Field(sa_column=big())
+    last_proof_at: int = Field(sa_column=big())
+    home_id: int | None = Field(sa_column=big(nullable=True))
+    shared_at: int | None = Field(sa_column=big(nullable=True))
+    ended_at: int | None = Field(sa_column=big(nullable=True))
 
 
 class Evidence(SQLModel, table=True):
     __tablename__ = "evidence"
     __table_args__ = (Index("ix_evidence_identifier_id", "identifier_id"), Index("ix_evidence_other_id", "other_id"))
-    id: int = Field(sa_column=_id())
-    identifier_id: int = Field(sa_column=_big())
-    other_id: int | None = Field(sa_column=_big(nullable=True))
-    proof: str = Field(sa_column=_text())
-    source: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
-    withdrawn_at: int | None = Field(sa_column=_big(nullable=True))
+    id: int = Field(sa_column=number())
+    identifier_id: int = Field(sa_column=big())
+    other_id: int | None = Field(sa_column=big(nullable=True))
+    proof: str = Field(sa_column=words())
+    source: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
+    withdrawn_at: int | None = Field(sa_column=big(nullable=True))
 
 
 class JoinLog(SQLModel, table=True):
     __tablename__ = "join_log"
     __table_args__ = (Index("ix_join_log_left_id", "left_id"), Index("ix_join_log_right_id", "right_id"))
-    id: int = Field(sa_column=_id())
-    op: str = Field(sa_column=_text())
-    left_id: int = Field(sa_column=_big())
-    right_id: int = Field(sa_column=_big())
-    evidence_ids: str = Field(sa_column=_text())
-    rule: str = Field(sa_column=_text())
-    actor: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
-    undoes: int | None = Field(sa_column=_big(nullable=True))
-    left_identifier: int | None = Field(sa_column=_big(nullable=True))
-    right_identifier: int | None = Field(sa_column=_big(nullable=True))
+    id: int = Field(sa_column=number())
+    op: str = Field(sa_column=words())
+    left_id: int = Field(sa_column=big())
+    right_id: int = Field(sa_column=big())
+    evidence_ids: str = Field(sa_column=words())
+    rule: str = Field(sa_column=words())
+    actor: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
+    undoes: int | None = Field(sa_column=big(nullable=True))
+    left_identifier: int | None = Field(sa_column=big(nullable=True))
+    right_identifier: int | None = Field(sa_column=big(nullable=True))
 
 
 class CannotLink(SQLModel, table=True):
     __tablename__ = "cannot_link"
     __table_args__ = (Index("ix_cannot_link_left_id", "left_id"), Index("ix_cannot_link_right_id", "right_id"))
-    id: int = Field(sa_column=_id())
-    left_id: int = Field(sa_column=_big())
-    right_id: int = Field(sa_column=_big())
-    actor: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
-    ended_at: int | None = Field(sa_column=_big(nullable=True))
+    id: int = Field(sa_column=number())
+    left_id: int = Field(sa_column=big())
+    right_id: int = Field(sa_column=big())
+    actor: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
+    ended_at: int | None = Field(sa_column=big(nullable=True))
 
 
 class Suggestion(SQLModel, table=True):
     __tablename__ = "suggestion"
     __table_args__ = (Index("ix_suggestion_left_id", "left_id"), Index("ix_suggestion_right_id", "right_id"))
-    id: int = Field(sa_column=_id())
-    left_id: int = Field(sa_column=_big())
-    right_id: int = Field(sa_column=_big())
-    rule: str = Field(sa_column=_text())
+    id: int = Field(sa_column=number())
+    left_id: int = Field(sa_column=big())
+    right_id: int = Field(sa_column=big())
+    rule: str = Field(sa_column=words())
     score: int
-    reason: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
+    reason: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
 
 
 class MatchKey(SQLModel, table=True):
@@ -143,24 +116,26 @@ class MatchKey(SQLModel, table=True):
 class Attribute(SQLModel, table=True):
     __tablename__ = "attribute"
     __table_args__ = (Index("ix_attribute_customer_id", "customer_id"),)
-    id: int = Field(sa_column=_id())
-    customer_id: int = Field(sa_column=_big())
-    name: str = Field(sa_column=_text())
-    value: str = Field(sa_column=_text())
-    source: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
+    id: int = Field(sa_column=number())
+    customer_id: int = Field(sa_column=big())
+    name: str = Field(sa_column=words())
+    value: str = Field(sa_column=words())
+    source: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
 
 
 class OptOut(SQLModel, table=True):
     __tablename__ = "opt_out"
     __table_args__ = (Index("ix_opt_out_value", "value", "kind"),)
-    id: int = Field(sa_column=_id())
+    id: int = Field(sa_column=number())
     channel_id: int
-    kind: str = Field(sa_column=_text())
-    value: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
-    message_id: int | None = Field(sa_column=_big(nullable=True))
-    ended_at: int | None = Field(sa_column=_big(nullable=True))
+    kind: str = Field(sa_column=words())
+    value: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
+    message_id: int | None = Field(sa_column=big(nullable=True))
+    ended_at: int | None = Field(sa_column=big(nullable=True))
+    words: str = Field(sa_column=defaulted("''"))
+    actor: str = Field(sa_column=defaulted("''"))
 
 
 class OneTimeCode(SQLModel, table=True):
@@ -168,13 +143,13 @@ class OneTimeCode(SQLModel, table=True):
     __table_args__ = (Index("ix_one_time_code_value", "value"), Index("ix_one_time_code_device", "device"))
     id: str = Field(sa_column=Column(Text(), primary_key=True))
     channel_id: int
-    device: str = Field(sa_column=_text())
-    kind: str = Field(sa_column=_text())
-    value: str = Field(sa_column=_text())
-    address: str = Field(sa_column=_text())
-    state: str = Field(sa_column=_text())
-    created_at: int = Field(sa_column=_big())
-    expires_at: int = Field(sa_column=_big())
+    device: str = Field(sa_column=words())
+    kind: str = Field(sa_column=words())
+    value: str = Field(sa_column=words())
+    address: str = Field(sa_column=words())
+    state: str = Field(sa_column=words())
+    created_at: int = Field(sa_column=big())
+    expires_at: int = Field(sa_column=big())
     tries: int
     asked_by: int | None
 
@@ -184,7 +159,7 @@ class MessageCopy(SQLModel, table=True):
     __table_args__ = (Index("ix_message_copy_value", "value"), {"sqlite_with_rowid": False})
     message_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
     value: str = Field(sa_column=Column(Text(), primary_key=True))
-    address: str = Field(sa_column=_text())
+    address: str = Field(sa_column=words())
 
 
 class Ticket(SQLModel, table=True):
@@ -197,23 +172,27 @@ class Ticket(SQLModel, table=True):
         Index("ix_ticket_assignee_id", "assignee_id", "status", "last_at", "id"),
         SEQUENCE,
     )
-    id: int = Field(sa_column=_id())
-    conversation_id: int = Field(sa_column=_big())
-    status: str = Field(sa_column=_text())
-    subject: str = Field(sa_column=_text())
-    brand: str = Field(sa_column=_text())
+    id: int = Field(sa_column=number())
+    conversation_id: int = Field(sa_column=big())
+    status: str = Field(sa_column=words())
+    subject: str = Field(sa_column=words())
+    brand: str = Field(sa_column=words())
     channel_id: int
-    identifier_id: int = Field(sa_column=_big())
-    opened_at: int = Field(sa_column=_big())
-    last_at: int = Field(sa_column=_big())
-    preview: str = Field(sa_column=_text())
+    identifier_id: int = Field(sa_column=big())
+    opened_at: int = Field(sa_column=big())
+    last_at: int = Field(sa_column=big())
+    preview: str = Field(sa_column=words())
     version: int
     assignee_id: int | None
-    resolved_at: int | None = Field(sa_column=_big(nullable=True))
-    snoozed_until: int | None = Field(sa_column=_big(nullable=True))
-    waiting_since: int | None = Field(sa_column=_big(nullable=True))
-    last_inbound_id: int | None = Field(sa_column=_big(nullable=True))
-    home_id: int | None = Field(sa_column=_big(nullable=True))
+    resolved_at: int | None = Field(sa_column=big(nullable=True))
+    snoozed_until: int | None = Field(sa_column=big(nullable=True))
+    waiting_since: int | None = Field(sa_column=big(nullable=True))
+    last_inbound_id: int | None = Field(sa_column=big(nullable=True))
+    home_id: int | None = Field(sa_column=big(nullable=True))
+    priority: str = Field(sa_column=defaulted("'normal'"))
+    tags: str = Field(sa_column=defaulted("'[]'"))
+    spam_at: int | None = Field(sa_column=big(nullable=True))
+    hold_ended_at: int | None = Field(sa_column=big(nullable=True))
 
 
 class Message(SQLModel, table=True):
@@ -223,29 +202,29 @@ class Message(SQLModel, table=True):
         Index("ix_message_conversation_id", "conversation_id", "id"),
         SEQUENCE,
     )
-    id: int = Field(sa_column=_id())
-    conversation_id: int = Field(sa_column=_big())
-    ticket_id: int | None = Field(sa_column=_big(nullable=True))
-    direction: str = Field(sa_column=_text())
-    status: str = Field(sa_column=_text())
-    text: str = Field(sa_column=_text())
-    created_at: int = Field(sa_column=_big())
+    id: int = Field(sa_column=number())
+    conversation_id: int = Field(sa_column=big())
+    ticket_id: int | None = Field(sa_column=big(nullable=True))
+    direction: str = Field(sa_column=words())
+    status: str = Field(sa_column=words())
+    text: str = Field(sa_column=words())
+    created_at: int = Field(sa_column=big())
     channel_id: int | None
-    identifier_id: int | None = Field(sa_column=_big(nullable=True))
+    identifier_id: int | None = Field(sa_column=big(nullable=True))
     agent_id: int | None
-    proof: str = Field(sa_column=_text())
-    subject: str = Field(sa_column=_text())
-    html: str | None = Field(sa_column=_text(nullable=True))
-    sender_name: str = Field(sa_column=_text())
-    automatic: str = Field(sa_column=_text())
-    doubt: str = Field(sa_column=_text())
-    error: str = Field(sa_column=_text())
-    sent_at: int | None = Field(sa_column=_big(nullable=True))
-    mail_id: str | None = Field(sa_column=_text(nullable=True))
-    in_reply_to: str = Field(sa_column=_text())
-    provider_id: str | None = Field(sa_column=_text(nullable=True))
-    draft_key: str | None = Field(sa_column=_text(nullable=True))
-    raw_id: int | None = Field(sa_column=_big(nullable=True))
+    proof: str = Field(sa_column=words())
+    subject: str = Field(sa_column=words())
+    html: str | None = Field(sa_column=words(nullable=True))
+    sender_name: str = Field(sa_column=words())
+    automatic: str = Field(sa_column=words())
+    doubt: str = Field(sa_column=words())
+    error: str = Field(sa_column=words())
+    sent_at: int | None = Field(sa_column=big(nullable=True))
+    mail_id: str | None = Field(sa_column=words(nullable=True))
+    in_reply_to: str = Field(sa_column=words())
+    provider_id: str | None = Field(sa_column=words(nullable=True))
+    draft_key: str | None = Field(sa_column=words(nullable=True))
+    raw_id: int | None = Field(sa_column=big(nullable=True))
     placed: bool = Field(sa_column=Column(Boolean(), nullable=False, server_default=false()))
 
 
@@ -275,30 +254,30 @@ class Attachment(SQLModel, table=True):
     __tablename__ = "attachment"
     __table_args__ = (Index("ix_attachment_message_id", "message_id"),)
     id: str = Field(sa_column=Column(Text(), primary_key=True))
-    message_id: int = Field(sa_column=_big())
-    name: str = Field(sa_column=_text())
-    content_type: str = Field(sa_column=_text())
-    size: int = Field(sa_column=_big())
-    sha256: str = Field(sa_column=_text())
-    content_id: str = Field(sa_column=_text())
+    message_id: int = Field(sa_column=big())
+    name: str = Field(sa_column=words())
+    content_type: str = Field(sa_column=words())
+    size: int = Field(sa_column=big())
+    sha256: str = Field(sa_column=words())
+    content_id: str = Field(sa_column=words())
     inline: bool
-    state: str = Field(sa_column=_text())
-    source_url: str = Field(sa_column=_text())
-    error: str = Field(sa_column=_text())
+    state: str = Field(sa_column=words())
+    source_url: str = Field(sa_column=words())
+    error: str = Field(sa_column=words())
     position: int
 
 
 class RawRequest(SQLModel, table=True):
     __tablename__ = "raw_request"
-    id: int = Field(sa_column=_id())
+    id: int = Field(sa_column=number())
     channel_id: int
-    received_at: int = Field(sa_column=_big())
-    verdict: str = Field(sa_column=_text())
-    method: str = Field(sa_column=_text())
-    url: str = Field(sa_column=_text())
-    headers: str = Field(sa_column=_text())
-    body: bytes | None = Field(sa_column=_bytes())
-    body_sha256: str = Field(sa_column=_text())
+    received_at: int = Field(sa_column=big())
+    verdict: str = Field(sa_column=words())
+    method: str = Field(sa_column=words())
+    url: str = Field(sa_column=words())
+    headers: str = Field(sa_column=words())
+    body: bytes | None = Field(sa_column=octets())
+    body_sha256: str = Field(sa_column=words())
 
 
 class Dedupe(SQLModel, table=True):
@@ -306,7 +285,7 @@ class Dedupe(SQLModel, table=True):
     __table_args__ = ({"sqlite_with_rowid": False},)
     channel_id: int = Field(primary_key=True)
     provider_key: str = Field(sa_column=Column(Text(), primary_key=True))
-    at: int = Field(sa_column=_big())
+    at: int = Field(sa_column=big())
 
 
 class Quarantine(SQLModel, table=True):
@@ -316,41 +295,41 @@ class Quarantine(SQLModel, table=True):
         Index("uq_quarantine_digest", "digest", "channel_id", unique=True),
         Index("ix_quarantine_channel_id", "channel_id", "kind", "id"),
     )
-    id: int = Field(sa_column=_id())
+    id: int = Field(sa_column=number())
     channel_id: int
-    kind: str = Field(sa_column=_text())
-    reason: str = Field(sa_column=_text())
-    state: str = Field(sa_column=_text())
-    received_at: int = Field(sa_column=_big())
-    method: str = Field(sa_column=_text())
-    url: str = Field(sa_column=_text())
-    headers: str = Field(sa_column=_text())
-    body: bytes | None = Field(sa_column=_bytes())
-    body_sha256: str = Field(sa_column=_text())
-    digest: str = Field(sa_column=_text())
+    kind: str = Field(sa_column=words())
+    reason: str = Field(sa_column=words())
+    state: str = Field(sa_column=words())
+    received_at: int = Field(sa_column=big())
+    method: str = Field(sa_column=words())
+    url: str = Field(sa_column=words())
+    headers: str = Field(sa_column=words())
+    body: bytes | None = Field(sa_column=octets())
+    body_sha256: str = Field(sa_column=words())
+    digest: str = Field(sa_column=words())
 
 
 class Delivery(SQLModel, table=True):
     __tablename__ = "delivery"
     __table_args__ = (SEQUENCE,)
-    id: int = Field(sa_column=_id())
-    lane: str = Field(sa_column=_text())
-    kind: str = Field(sa_column=_text())
-    target: str = Field(sa_column=_text())
-    subject_id: int = Field(sa_column=_big())
-    payload: str = Field(sa_column=_text())
-    state: str = Field(sa_column=_text())
+    id: int = Field(sa_column=number())
+    lane: str = Field(sa_column=words())
+    kind: str = Field(sa_column=words())
+    target: str = Field(sa_column=words())
+    subject_id: int = Field(sa_column=big())
+    payload: str = Field(sa_column=words())
+    state: str = Field(sa_column=words())
     idempotent: bool
-    created_at: int = Field(sa_column=_big())
-    due_at: int = Field(sa_column=_big())
+    created_at: int = Field(sa_column=big())
+    due_at: int = Field(sa_column=big())
     attempt: int
     version: int
-    slot: str | None = Field(sa_column=_text(nullable=True))
-    ref: str = Field(sa_column=_text())
-    lease_token: str = Field(sa_column=_text())
-    lease_until: int = Field(sa_column=_big())
-    done_at: int | None = Field(sa_column=_big(nullable=True))
-    error: str = Field(sa_column=_text())
+    slot: str | None = Field(sa_column=words(nullable=True))
+    ref: str = Field(sa_column=words())
+    lease_token: str = Field(sa_column=words())
+    lease_until: int = Field(sa_column=big())
+    done_at: int | None = Field(sa_column=big(nullable=True))
+    error: str = Field(sa_column=words())
 
 
 _delivery = Delivery.__table__  # type: ignore[attr-defined]
@@ -386,33 +365,39 @@ Index(
 class Event(SQLModel, table=True):
     __tablename__ = "event"
     __table_args__ = (SEQUENCE,)
-    seq: int = Field(sa_column=_id())
-    type: str = Field(sa_column=_text())
-    at: int = Field(sa_column=_big())
-    customer_id: int | None = Field(sa_column=_big(nullable=True))
-    ticket_id: int | None = Field(sa_column=_big(nullable=True))
-    message_id: int | None = Field(sa_column=_big(nullable=True))
+    seq: int = Field(sa_column=number())
+    type: str = Field(sa_column=words())
+    at: int = Field(sa_column=big())
+    customer_id: int | None = Field(sa_column=big(nullable=True))
+    ticket_id: int | None = Field(sa_column=big(nullable=True))
+    message_id: int | None = Field(sa_column=big(nullable=True))
     agent_id: int | None
-    data: str = Field(sa_column=_text())
+    data: str = Field(sa_column=words())
 
 
 _event = Event.__table__  # type: ignore[attr-defined]
 # A ticket's own history (assigned, resolved, held ...) is read with its timeline; messages are not looked up this way.
 _history = _event.c.type.not_in(["message.received", "message.queued", "message.updated"])
 Index("ix_event_customer_id", _event.c.customer_id, sqlite_where=_history, postgresql_where=_history)
+# Whoever polls for changes of holds reads these few among all the rest.
+_of_holds = _event.c.type.in_(["hold.placed", "hold.renewed", "hold.released"])
+Index("ix_event_hold", _event.c.seq, sqlite_where=_of_holds, postgresql_where=_of_holds)
 
 
 class Hold(SQLModel, table=True):
     __tablename__ = "hold"
-    id: int = Field(sa_column=_id())
-    customer_id: int = Field(sa_column=_big())
-    reason: str = Field(sa_column=_text())
-    source: str = Field(sa_column=_text())
-    scope: str = Field(sa_column=_text())
-    placed_at: int = Field(sa_column=_big())
-    lease_until: int = Field(sa_column=_big())
-    released_at: int | None = Field(sa_column=_big(nullable=True))
-    home_id: int | None = Field(sa_column=_big(nullable=True))
+    id: int = Field(sa_column=number())
+    customer_id: int = Field(sa_column=big())
+    reason: str = Field(sa_column=words())
+    source: str = Field(sa_column=words())
+    scope: str = Field(sa_column=words())
+    placed_at: int = Field(sa_column=big())
+    lease_until: int = Field(sa_column=big())
+    released_at: int | None = Field(sa_column=big(nullable=True))
+    home_id: int | None = Field(sa_column=big(nullable=True))
+    ends_at: int | None = Field(sa_column=big(nullable=True))
+    note: str = Field(sa_column=defaulted("''"))
+    actor: str = Field(sa_column=defaulted("''"))
 
 
 _hold = Hold.__table__  # type: ignore[attr-defined]
@@ -427,26 +412,26 @@ Index(
 class HoldLedger(SQLModel, table=True):
     __tablename__ = "hold_ledger"
     __table_args__ = (Index("ix_hold_ledger_customer_id", "customer_id"), SEQUENCE)
-    id: int = Field(sa_column=_id())
-    customer_id: int = Field(sa_column=_big())
-    hold_id: int = Field(sa_column=_big())
-    op: str = Field(sa_column=_text())
-    reason: str = Field(sa_column=_text())
-    source: str = Field(sa_column=_text())
-    version: int = Field(sa_column=_big())
-    at: int = Field(sa_column=_big())
-    lease_until: int = Field(sa_column=_big())
+    id: int = Field(sa_column=number())
+    customer_id: int = Field(sa_column=big())
+    hold_id: int = Field(sa_column=big())
+    op: str = Field(sa_column=words())
+    reason: str = Field(sa_column=words())
+    source: str = Field(sa_column=words())
+    version: int = Field(sa_column=big())
+    at: int = Field(sa_column=big())
+    lease_until: int = Field(sa_column=big())
 
 
 class Agent(SQLModel, table=True):
     __tablename__ = "agent"
-    id: int = Field(sa_column=_id())
+    id: int = Field(sa_column=number())
     email: str = Field(sa_column=Column(Text(), nullable=False, unique=True))
-    name: str = Field(sa_column=_text())
-    password_hash: str = Field(sa_column=_text())
-    role: str = Field(sa_column=_text())
-    created_at: int = Field(sa_column=_big())
-    disabled_at: int | None = Field(sa_column=_big(nullable=True))
+    name: str = Field(sa_column=words())
+    password_hash: str = Field(sa_column=words())
+    role: str = Field(sa_column=words())
+    created_at: int = Field(sa_column=big())
+    disabled_at: int | None = Field(sa_column=big(nullable=True))
 
 
 class AgentSession(SQLModel, table=True):
@@ -454,47 +439,47 @@ class AgentSession(SQLModel, table=True):
     __table_args__ = (Index("ix_agent_session_agent_id", "agent_id"),)
     token_hash: str = Field(sa_column=Column(Text(), primary_key=True))
     agent_id: int
-    csrf: str = Field(sa_column=_text())
-    created_at: int = Field(sa_column=_big())
-    seen_at: int = Field(sa_column=_big())
-    expires_at: int = Field(sa_column=_big())
+    csrf: str = Field(sa_column=words())
+    created_at: int = Field(sa_column=big())
+    seen_at: int = Field(sa_column=big())
+    expires_at: int = Field(sa_column=big())
 
 
 class LoginAttempt(SQLModel, table=True):
     __tablename__ = "login_attempt"
     key: str = Field(sa_column=Column(Text(), primary_key=True))
-    since: int = Field(sa_column=_big())
+    since: int = Field(sa_column=big())
     count: int
 
 
 class ApiToken(SQLModel, table=True):
     __tablename__ = "api_token"
-    id: int = Field(sa_column=_id())
-    name: str = Field(sa_column=_text())
+    id: int = Field(sa_column=number())
+    name: str = Field(sa_column=words())
     token_hash: str = Field(sa_column=Column(Text(), nullable=False, unique=True))
-    created_at: int = Field(sa_column=_big())
-    revoked_at: int | None = Field(sa_column=_big(nullable=True))
+    created_at: int = Field(sa_column=big())
+    revoked_at: int | None = Field(sa_column=big(nullable=True))
 
 
 class ChannelState(SQLModel, table=True):
     __tablename__ = "channel"
-    id: int = Field(sa_column=_id())
+    id: int = Field(sa_column=number())
     name: str = Field(sa_column=Column(Text(), nullable=False, unique=True))
-    verified_at: int | None = Field(sa_column=_big(nullable=True))
-    key_digest: str = Field(sa_column=_text())
+    verified_at: int | None = Field(sa_column=big(nullable=True))
+    key_digest: str = Field(sa_column=words())
 
 
 class ReadMarker(SQLModel, table=True):
     __tablename__ = "read_marker"
     ticket_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
     agent_id: int = Field(sa_column=Column(Integer(), primary_key=True))
-    message_id: int = Field(sa_column=_big())
+    message_id: int = Field(sa_column=big())
 
 
 class Setting(SQLModel, table=True):
     __tablename__ = "setting"
     key: str = Field(sa_column=Column(Text(), primary_key=True))
-    value: str = Field(sa_column=_text())
+    value: str = Field(sa_column=words())
 
 
 metadata = SQLModel.metadata
