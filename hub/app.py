@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 import connectors
 from hub import agents, keys, reactions, sessions
-from hub.config import ConfigError, Settings, explain
+from hub.config import ConfigError, HoldSettings, Settings, explain
 from hub.contract import Channel, ChannelSettings, Checked, Destination, Hears, Pace, Place, Request, Room, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
@@ -31,14 +31,16 @@ from hub.customers.site_keys import KeySets, unfetchable
 from hub.customers.suggestions import Suggestions
 from hub.delivery.carriers import CardCarrier, CodeCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
 from hub.delivery.checking import CheckCarrier
+from hub.delivery.marking import MarkCarrier, ReadingBack, Tools
 from hub.delivery.outbox import Outbox
 from hub.delivery.owed import introduce
 from hub.delivery.reconciler import Reconciler
 from hub.delivery.tokens import file_token, one_time_code, reply_token, reply_token_names
 from hub.dns import Resolver, host_and_port
-from hub.holds.ledger import RenewLeases
+from hub.holds.renewal import RenewLeases
 from hub.http import GuardedHttp
-from hub.policy import DAY, ChannelRule, Policy
+from hub.marketing import MarketingTool, Proved, ToolSettings
+from hub.policy import DAY, ChannelRule, HoldRules, Policy
 from hub.storage.blobs import Blobs
 from hub.storage.channels import RegisterChannels
 from hub.storage.engines import Engine, KnowEpoch, engine
@@ -56,7 +58,7 @@ log = structlog.get_logger("hub")
 
 SANDBOX_AGENT = "agent@shop.example"
 
-RENEW_EVERY = 3_600.0  # seconds
+RENEW_EVERY = 60.0  # seconds
 WAKE_EVERY = 5.0
 SWEEP_EVERY = 3_600.0
 FILE_LINK_LIFE = 3_600  # seconds a provider may fetch an outgoing attachment
@@ -70,6 +72,7 @@ class Configured:
     channels: dict[str, tuple[ChannelSettings, Channel, Place]]
     rooms: dict[str, Room]
     destinations: dict[str, Destination]
+    tools: dict[str, tuple[MarketingTool, ToolSettings]]
     paces: dict[tuple[str, str], Pace]  # by kind of delivery and name
 
 
@@ -103,12 +106,19 @@ def configure(settings: Settings, secret: bytes) -> Configured:
             rooms[name] = cls(own, name)
             paces[("card", name)] = _pace(rooms[name], own)
     destinations: dict[str, Destination] = {}
+    tools: dict[str, tuple[MarketingTool, ToolSettings]] = {}
     for name, entry in settings.destinations.items():
         cls, own = _settings("destinations", name, entry, connectors.DESTINATIONS, faults)
-        if cls is not None:
+        if cls is None:
+            continue
+        if isinstance(own, ToolSettings):
+            tools[name] = (cls(own, name), own)
+            paces[("mark", name)] = _pace(tools[name][0], own)
+            faults += _unproved(name, *tools[name])
+        else:
             destinations[name] = cls(own, name, source=public_url)
             paces[("hold", name)] = _pace(destinations[name], own)
-    built = Configured(channels, rooms, destinations, {target: pace for target, pace in paces.items() if pace is not None})
+    built = Configured(channels, rooms, destinations, tools, {target: pace for target, pace in paces.items() if pace is not None})
     if not faults:
         faults += sandbox_faults(settings, built)
     if faults:
@@ -116,7 +126,17 @@ def configure(settings: Settings, secret: bytes) -> Configured:
     return built
 
 
-def _pace(connector: Channel | Room | Destination, own: Any) -> Pace | None:
+def _unproved(name: str, tool: MarketingTool, own: ToolSettings) -> list[str]:
+    """What was written from a vendor's pages alone must be switched on by somebody who then tries it."""
+    if tool.proved is not Proved.DOCUMENTATION or own.accept_unproved or tool.is_sandbox():
+        return []
+    return [
+        f"destinations.{name}.accept_unproved: what we tell {tool.label} was written from its documentation and tried on nothing but a "
+        "stand-in. Set it to true, then run the live round trip on the tool's set-up page before you rely on it."
+    ]
+
+
+def _pace(connector: Channel | Room | Destination | MarketingTool, own: Any) -> Pace | None:
     """How fast it may be spoken to: what the configuration says, else what its provider is known to take. A stand-in takes anything."""
     asked = getattr(own, "max_per_second", None)
     if asked is not None:
@@ -143,6 +163,7 @@ def sandbox_faults(settings: Settings, built: Configured) -> list[str]:
     everything: list[tuple[str, Any]] = [(f"channels.{name}", channel) for name, (_, channel, _) in built.channels.items() if channel.live]
     everything += [(f"rooms.{name}", room) for name, room in built.rooms.items()]
     everything += [(f"destinations.{name}", destination) for name, destination in built.destinations.items()]
+    everything += [(f"destinations.{name}", tool) for name, (tool, _) in built.tools.items()]
     real = [where for where, one in everything if not one.is_sandbox()]
     pretended = [where for where, one in everything if one.is_sandbox()]
     if settings.sandbox.enabled and real and not settings.sandbox.beside_real:
@@ -245,8 +266,10 @@ class Running:
             reopen_within=int(settings.conversations.reopen_within_days * DAY),
             hold_lease=int(settings.holds.lease_days * DAY),
             hold_renew_under=int(settings.holds.renew_under_days * DAY),
+            hold=hold_rules(settings.holds),
             rooms=tuple(built.rooms),
             destinations=tuple(built.destinations),
+            tools=tuple(built.tools),
             hears={name: one.hears for name, one in built.destinations.items() if isinstance(one, Hears)},
             channels={bound.rule.id: bound.rule for bound in channels.values()},
             region=settings.identity.default_region,
@@ -270,12 +293,14 @@ class Running:
         async def prove(message_id: int, checked: Checked) -> None:
             await prove_sender(message_id, checked, reader, writer, policy, lambda token: reply_token_names(secret, token))
 
+        tools = Tools(built.tools)
         outbox = Outbox(
             writer,
             {
                 "reply": ReplyCarrier(channels, reader, blobs, http, lambda t, i: reply_token(secret, t, i), file_url),
                 "card": CardCarrier(built.rooms, reader, {b.rule.id: b.rule.label for b in channels.values()}, public_url),
                 "hold": HoldCarrier(built.destinations, http, self._clock),
+                "mark": MarkCarrier(tools, reader, self._engine.hot, writer, http),
                 "media": MediaCarrier(channels, reader, blobs, http),
                 "code": CodeCarrier(channels, reader, http, lambda code: one_time_code(secret, code), writer.clock, policy.mail_domain),
                 "check": CheckCarrier(channels, reader, blobs, Resolver(settings.identity.nameservers).txt, prove),
@@ -294,11 +319,14 @@ class Running:
             secret=secret,
             channels=channels,
             rooms=built.rooms,
+            tools=tools,
+            http=http,
             desk=AgentDesk(writer, reader),
             outbox=outbox,
         )
         self._recovery = Recovery(channels, reader, writer, blobs, http, lambda token: reply_token_names(secret, token))
         self._suggestions = Suggestions(reader, writer)
+        self._reading_back = ReadingBack(tools, reader, writer, http)
         self._reconciler = Reconciler(channels, reader, writer, http, policy)
         if not self._serving:
             return
@@ -322,6 +350,7 @@ class Running:
         await self._reconciler.start()
         await self._recovery.start()
         await self._suggestions.start()
+        await self._reading_back.start()
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
         self._every(SWEEP_EVERY, self._sweep_logins)
@@ -366,7 +395,7 @@ class Running:
     async def _introduce_destinations(self) -> None:
         # Before anybody can write: from then on the ordinary way tells the new ones too.
         try:
-            await introduce(self.hub.policy.destinations, self._reader, self._writer)
+            await introduce(self.hub.policy.destinations + self.hub.policy.tools, self._reader, self._writer)
         except StorageBusy as error:
             log.warning("new destinations not told of present holds; the next start or renewal tells them", error=str(error))
 
@@ -393,7 +422,7 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for part in (getattr(self, name, None) for name in ("_suggestions", "_recovery", "_reconciler")):
+        for part in (getattr(self, name, None) for name in ("_reading_back", "_suggestions", "_recovery", "_reconciler")):
             if part is not None:
                 await part.stop()
         hub = getattr(self, "hub", None)
@@ -431,6 +460,22 @@ async def running(settings: Settings, clock: Clock = wall_clock) -> Any:
         await hub.stop()
 
 
+def hold_rules(own: HoldSettings) -> HoldRules:
+    """The rules of holds as decisions read them."""
+    return HoldRules(
+        statuses=frozenset(own.statuses),
+        tags=frozenset(own.tags),
+        tags_not=frozenset(own.tags_not),
+        priorities=frozenset(own.priorities),
+        longest=int(own.longest_days * DAY),
+        resume=own.resume,
+        cool_down=int(own.cool_down_days * DAY),
+        low_score=int(own.low_score_days * DAY),
+        complaint_tags=frozenset(own.complaint_tags),
+        complaint=int(own.complaint_days * DAY),
+    )
+
+
 def keyless(built: Configured) -> list[str]:
     """The channels that hold no key to verify with: they answer 503 to every delivery."""
     empty = Request("POST", "", {}, b"")
@@ -452,6 +497,13 @@ FILLERS: dict[str, dict[str, Any]] = {
     "email_raw": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
     "webchat": {"site": "shop"},
 }
+
+
+def stand_in(tool: str) -> Any:
+    """The class of a marketing tool's stand-in. Raises KeyError for a tool there is none of."""
+    from connectors.sandbox.tools import load
+
+    return load(tool)
 
 
 def lone_channel(type_: str, settings: dict[str, Any]) -> Channel:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -50,14 +50,36 @@ class ConversationSettings(_Section):
     reopen_within_days: float = Field(default=7, gt=0)
 
 
+class CampaignSettings(_Section):
+    """What a campaign is to do where the gate cannot answer: `closed` sends nothing, `open` sends."""
+
+    on_failure: Literal["closed", "open"] = "closed"
+
+
 class HoldSettings(_Section):
     lease_days: float = Field(default=7, gt=0)
     renew_under_days: float = Field(default=3, gt=0)
+    longest_days: float = Field(default=21, gt=0)  # a ticket holds for so long, and no more until it is reopened
+    statuses: tuple[Literal["open", "pending", "snoozed"], ...] = Field(default=("open", "pending", "snoozed"), min_length=1)
+    tags: tuple[str, ...] = ()  # only tickets with one of these hold; none: all
+    tags_not: tuple[str, ...] = ()  # tickets with one of these hold nobody
+    priorities: tuple[Literal["low", "normal", "high", "urgent"], ...] = ()  # only these; none: all
+    resume: Literal["at_once", "cool_down", "good_score"] = "at_once"  # when marketing goes on after a ticket was resolved
+    cool_down_days: float = Field(default=0, ge=0, le=365)
+    low_score_days: float = Field(default=7, ge=0, le=365)  # a bad answer to a survey holds for so long; 0: not at all
+    complaint_tags: tuple[str, ...] = ("complaint",)
+    complaint_days: float = Field(default=14, gt=0, le=365)  # a complaint holds for so long, resolved or not
+    alarm_share: float = Field(default=0.05, gt=0, le=1)  # more than this share of all customers held raises an alarm
+    alarm_confirm_minutes: float = Field(default=15, gt=0)  # a hold not confirmed by a tool after so long raises an alarm
+    receipts: Literal["none", "counts", "rows"] = "counts"  # what is kept of the gate's answers
+    campaigns: dict[str, CampaignSettings] = {}  # by the name they ask the gate with
 
     @model_validator(mode="after")
     def _renews_before_it_ends(self) -> HoldSettings:
         if self.renew_under_days >= self.lease_days:
             raise ValueError("renew_under_days must be less than lease_days")
+        if self.resume != "at_once" and not self.cool_down_days:
+            raise ValueError(f"resume: {self.resume} needs cool_down_days, the longest that marketing waits after a ticket was resolved")
         return self
 
 

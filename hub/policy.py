@@ -28,14 +28,32 @@ class ChannelRule:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldRules:
+    """When a ticket holds its customer, and for how long. Times are microseconds."""
+
+    statuses: frozenset[str] = frozenset({"open", "pending", "snoozed"})
+    tags: frozenset[str] = frozenset()  # only tickets with one of these; none: all
+    tags_not: frozenset[str] = frozenset()  # tickets with one of these hold nobody
+    priorities: frozenset[str] = frozenset()  # only these; none: all
+    longest: int = 21 * DAY  # a ticket holds for so long, and then no more until it is reopened
+    resume: str = "at_once"  # after resolving: at_once | cool_down | good_score (then, or after the cool-down)
+    cool_down: int = 0
+    low_score: int = 7 * DAY  # a bad answer to a survey holds for so long
+    complaint_tags: frozenset[str] = frozenset({"complaint"})
+    complaint: int = 14 * DAY  # a complaint holds for so long, resolved or not
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     reopen_within: int = 7 * DAY
     hold_lease: int = 7 * DAY
     hold_renew_under: int = 3 * DAY
+    hold: HoldRules = HoldRules()
     delivery_lease: int = 90 * SECOND
     unknown_blocks: int = 120 * SECOND  # how long a send of unknown fate keeps its lane shut
     rooms: tuple[str, ...] = ()
     destinations: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()  # destinations that are marketing tools with profiles: brought to the wanted state, not told of changes
     hears: Mapping[str, frozenset[str]] = field(default_factory=dict)  # destination -> the types of events it hears besides holds
     channels: Mapping[int, ChannelRule] = field(default_factory=dict)
     region: str = ""  # ISO 3166 country of numbers that people write without one

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from hub.delivery.owed import check_sender, fetch_media, send_reply, show_card, show_cards, tell_destinations, tell_hearers
-from hub.holds.ledger import on_identity, on_joined, on_parted, on_resolved, on_unresolved
+from hub.delivery.owed import (
+    check_sender,
+    fetch_media,
+    mark_again,
+    mark_customer,
+    mark_tools,
+    send_reply,
+    show_card,
+    show_cards,
+    tell_destinations,
+    tell_hearers,
+)
+from hub.holds.ledger import on_identity, on_joined, on_parted
+from hub.holds.reasons import on_score, on_ticket
 from hub.storage.facts import Facts, React
 from hub.storage.records import Event
 
@@ -11,20 +23,25 @@ REACTIONS: dict[str, tuple[React, ...]] = {
     "message.queued": (send_reply,),
     "attachment.announced": (fetch_media,),
     "message.unchecked": (check_sender,),
-    "ticket.opened": (on_unresolved, show_card),
-    "ticket.reopened": (on_unresolved, show_card),
-    "ticket.resolved": (on_resolved, show_card),
+    "ticket.opened": (on_ticket, show_card),
+    "ticket.reopened": (on_ticket, show_card),
+    "ticket.resolved": (on_ticket, show_card),
     "ticket.assigned": (show_card,),
-    "ticket.snoozed": (show_card,),
-    "ticket.woken": (show_card,),
+    "ticket.snoozed": (on_ticket, show_card),
+    "ticket.woken": (on_ticket, show_card),
+    "ticket.tagged": (on_ticket, show_card),
+    "ticket.prioritised": (on_ticket, show_card),
+    "ticket.spam": (on_ticket, show_card),
+    "survey.answered": (on_score, mark_customer),
+    "mark.drifted": (mark_again,),
     "customer.identified": (on_identity,),
     "customer.merged": (tell_hearers, on_joined, show_cards),
     "customer.unmerged": (tell_hearers, on_parted, show_cards),
     "customer.split": (tell_hearers, on_parted, show_cards),
     "ticket.moved": (on_parted, show_cards),
-    "hold.placed": (tell_destinations,),
-    "hold.renewed": (tell_destinations,),
-    "hold.released": (tell_destinations,),
+    "hold.placed": (tell_destinations, mark_tools),
+    "hold.renewed": (tell_destinations, mark_tools),
+    "hold.released": (tell_destinations, mark_tools),
 }
 
 

@@ -74,6 +74,11 @@ TOLD = (
     "suggestion.rejected",
     "hold.placed",
     "hold.released",
+    "ticket.tagged",
+    "ticket.prioritised",
+    "ticket.spam",
+    "ticket.hold_overdue",
+    "customer.hold_ended",
 )
 # The predicate of the partial index, word for word: as a list of bound values SQLite would not recognise it.
 _by_customer = next(index for index in event.indexes if index.name == "ix_event_customer_id")

@@ -74,7 +74,7 @@ def latest(tickets: Iterable[Ticket]) -> Ticket | None:
 
 
 def _may_reopen(ticket: Ticket, now: int, policy: Policy) -> bool:
-    return ticket.resolved_at is not None and now - ticket.resolved_at <= policy.reopen_within
+    return ticket.spam_at is None and ticket.resolved_at is not None and now - ticket.resolved_at <= policy.reopen_within
 
 
 # A message made of these alone, in the languages our first users write, asks for nothing ...

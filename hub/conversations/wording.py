@@ -78,6 +78,11 @@ EVENT_ICON: dict[str, str] = {
     "suggestion.rejected": "user-x",
     "hold.placed": "pause",
     "hold.released": "play",
+    "ticket.tagged": "tag",
+    "ticket.prioritised": "flag",
+    "ticket.spam": "user-x",
+    "ticket.hold_overdue": "clock",
+    "customer.hold_ended": "play",
 }
 
 
@@ -124,6 +129,11 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         "customer.merged": f"{other[0].upper()}{other[1:]} was merged in{by}" if actor else _merged(said, other),
         "customer.unmerged": f"{other[0].upper()}{other[1:]} was taken apart again{by}",
         "customer.split": f"Part of this record turned out to be somebody else: {other}" + (f" (taken out{by})" if by else ""),
+        "ticket.tagged": f"{number} tagged{by}: {', '.join(json.loads(said.get('tags', '[]'))) or 'no tags'}",
+        "ticket.prioritised": f"{number} is {said.get('priority', '')} now{by}",
+        "ticket.spam": f"{number} marked as spam{by}",
+        "ticket.hold_overdue": f"{number} held marketing for {said.get('days', 'many')} days and holds it no more, though it is unresolved",
+        "customer.hold_ended": f"Marketing hold ended by hand{by}: {hold_reason(str(said.get('reason', '')), str(said.get('source', ''))).lower()}",
         "suggestion.rejected": f"{actor or 'Somebody'} said that {other} is another person",
     }.get(type, plain(type))
 

@@ -79,6 +79,62 @@ def tell_destinations(facts: Facts, event: Event) -> None:
         _tell(destination, event.customer_id or 0, {"type": event.type, "at": event.at, "data": json.loads(event.data)}, facts)
 
 
+def mark_tools(facts: Facts, event: Event) -> None:
+    """Reaction: a customer's hold changed, so every marketing tool must show how they stand now. Which of their profiles differ from
+    what the tool was told is found out when the row is carried: the last state wins, however many rows wait."""
+    data = json.loads(event.data)
+    for tool in facts.policy.tools:
+        _mark(tool, event.customer_id or 0, {"at": event.at, "data": {"identifiers": data["identifiers"]}}, facts)
+
+
+def mark_again(facts: Facts, event: Event) -> None:
+    """Reaction: a tool shows something else than it was told, and is told again."""
+    destination = json.loads(event.data)["destination"]
+    if destination in facts.policy.tools:
+        _mark(destination, event.customer_id or 0, {"at": event.at, "data": {}}, facts)
+
+
+def mark_customer(facts: Facts, event: Event) -> None:
+    """Reaction: support knows something new that tools are told beside the hold; those that were told of this customer are told."""
+    ticket = facts.tickets.get(event.ticket_id or 0)
+    customer_id = event.customer_id or (ticket.conversation_id if ticket is not None else 0)
+    if customer_id in facts.customers and facts.live_customer(customer_id).hold_version:
+        for tool in facts.policy.tools:
+            _mark(tool, facts.live_customer(customer_id).id, {"at": event.at, "data": {}}, facts)
+
+
+def _mark(tool: str, customer_id: int, payload: dict[str, Any], facts: Facts) -> None:
+    _owe(
+        facts,
+        lane=f"mark:{tool}:{customer_id}",
+        kind="mark",
+        target=tool,
+        subject_id=customer_id,
+        idempotent=True,
+        payload=json.dumps(payload),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MarkAgain:
+    """Bring some customers' profiles in a tool to the wanted state once more, whatever it was told."""
+
+    destination: str
+    customer_ids: tuple[int, ...]
+
+    def needs(self, needs: Needs) -> None:
+        needs.customers.update(self.customer_ids)
+
+    def decide(self, facts: Facts) -> int:
+        """How many customers."""
+        live = sorted({facts.live_customer(id_).id for id_ in self.customer_ids if id_ in facts.customers} | set(self.customer_ids))
+        for customer_id in live:
+            customer = facts.customers.get(customer_id)
+            named = identifiers_of(customer, facts) if customer is not None else []
+            _mark(self.destination, customer_id, {"at": facts.now, "data": {"identifiers": named}}, facts)
+        return len(live)
+
+
 def tell_hearers(facts: Facts, event: Event) -> None:
     """Reaction: two customers are one now, or one is two. Whoever keeps customers by id is told, in an order of its own: a receiver
     that does not know what to make of it must not keep a hold from being told."""
@@ -137,7 +193,10 @@ class TellHeld:
                 continue
             told = {"type": "hold.placed", "at": facts.now, "data": notice(customer, active, facts)}
             for destination in self.destinations:
-                _tell(destination, customer.id, told, facts)
+                if destination in facts.policy.tools:
+                    _mark(destination, customer.id, told, facts)
+                else:
+                    _tell(destination, customer.id, told, facts)
 
 
 TOLD_ALL = "holds.destinations"

@@ -21,6 +21,8 @@ SCHEDULES: dict[str, Schedule] = {
     "reply": Schedule(first=5, longest=1_800, attempts=33),  # 6 to 12 hours: an answer older than that needs an agent's eye
     "card": Schedule(first=5, longest=1_800, attempts=60),  # half a day to a day
     "hold": Schedule(first=2, longest=3_600, attempts=180),  # half a week to a week: by then a renewal tells it anew
+    "mark": Schedule(first=2, longest=3_600, attempts=180),  # the same; what is given up is taken up again when it is looked at next
+    "alert": Schedule(first=5, longest=1_800, attempts=60),
     "media": Schedule(first=5, longest=3_600, attempts=33),  # half a day to a day
     "check": Schedule(first=5, longest=3_600, attempts=33),  # half a day to a day: by then the mail has been answered as it is
     "code": Schedule(first=2, longest=30, attempts=20),  # five to ten minutes: as long as the code lives

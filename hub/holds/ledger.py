@@ -7,21 +7,25 @@ that a destination told out of order can keep the latest. A hold never touches c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from hub.contract import Proof
-from hub.conversations.tickets import is_unresolved
 from hub.customers.canonical import canonical
 from hub.customers.resolution import PROVEN
-from hub.storage.facts import Facts, Needs
+from hub.storage.facts import Facts
 from hub.storage.hot import REACHING
-from hub.storage.records import Customer, Event, Evidence, Hold, HoldLedger, Identifier, Ticket
+from hub.storage.records import Customer, Event, Evidence, Hold, HoldLedger, Identifier
 
 OPEN_TICKET = "open_ticket"
+COMPLAINT = "complaint"
+COOL_DOWN = "cool_down"  # after a ticket was resolved
+LOW_SATISFACTION = "low_satisfaction"
+BY_AGENT = "agent"
+BY_API = "api"
 
 # The names destinations and the API know identifiers by. A browser session or an SMS sender word addresses nobody.
 NAMES = {"email": "email", "phone": "phone", "user_id": "external_id", "wa_user_id": "wa_user_id"}
@@ -40,20 +44,6 @@ def _second(at: int) -> str:
 
 def source_of(ticket_id: int) -> str:
     return f"ticket:{ticket_id}"
-
-
-def on_unresolved(facts: Facts, event: Event) -> None:
-    """Reaction: an unresolved ticket holds its customer."""
-    ticket = facts.tickets[event.ticket_id or 0]
-    customer = facts.live_customer(ticket.conversation_id)
-    place(customer, OPEN_TICKET, source_of(ticket.id), {"brand": ticket.brand}, facts, home_id=ticket.home_id)
-
-
-def on_resolved(facts: Facts, event: Event) -> None:
-    """Reaction: a resolved ticket holds nobody any more."""
-    ticket = facts.tickets[event.ticket_id or 0]
-    customer = facts.live_customer(ticket.conversation_id)
-    release(customer, OPEN_TICKET, source_of(ticket.id), facts)
 
 
 def on_joined(facts: Facts, event: Event) -> None:
@@ -78,16 +68,11 @@ def on_identity(facts: Facts, event: Event) -> None:
     # One message often brings several facts about its sender; by the first of them all are known, and told.
     told = next((e for e in reversed(facts.events) if e.customer_id == customer.id and e.type.startswith("hold.")), None)
     if told is None or json.loads(told.data) != notice(customer, active, facts):
-        _changed(customer, "renewed", active, held_before=True, facts=facts)
+        note(customer, [("renewed", hold) for hold in active], held_before=True, facts=facts)
 
 
 def active_holds(customer: Customer, facts: Facts) -> list[Hold]:
     return [hold for hold in facts.holds_of.get(customer.id, ()) if hold.released_at is None and hold.lease_until > facts.now]
-
-
-def _placed(customer: Customer, reason: str, source: str, facts: Facts) -> list[Hold]:
-    """What holds a customer for one reason from one source, its lease run out or not."""
-    return [h for h in facts.holds_of.get(customer.id, ()) if h.released_at is None and (h.source, h.reason) == (source, reason)]
 
 
 def on_parted(facts: Facts, event: Event) -> None:
@@ -103,82 +88,91 @@ def on_parted(facts: Facts, event: Event) -> None:
         facts.emit(type_, customer_id=customer.id, data=json.dumps(notice(customer, active, facts)))
 
 
-def place(customer: Customer, reason: str, source: str, scope: dict[str, str], facts: Facts, *, home_id: int | None = None) -> None:
-    """Hold a customer for one reason from one source; again the same, and nothing changes but a lease that had run out. `home_id` is
-    the node it goes with, should the customer turn out to be two people."""
+@dataclass(frozen=True, slots=True)
+class Term:
+    """How a reason holds: which brand and channels, until when at the most (microseconds UTC; None: while the reason lives), and who
+    decided it and why."""
+
+    brand: str = ""  # empty: every brand
+    channels: tuple[str, ...] = ("*",)
+    ends_at: int | None = None
+    note: str = ""
+    actor: str = ""
+
+    @property
+    def scope(self) -> str:
+        return json.dumps({"brand": self.brand, "channels": list(self.channels)} if self.brand else {"channels": list(self.channels)})
+
+
+def settle(
+    customer: Customer,
+    source: str,
+    wanted: Mapping[str, Term],
+    facts: Facts,
+    *,
+    home_id: int | None = None,
+    only: Collection[str] = (),
+) -> bool:
+    """Bring the holds of one source to what is wanted (reason -> term), with one event if anything changed. Returns whether it did.
+
+    What holds already keeps the end it was given, unless a later one is wanted. `only`: leave that source's other reasons alone.
+    `home_id` is the node they go with, should the customer turn out to be two people.
+    """
     held_before = bool(active_holds(customer, facts))
-    until = facts.now + facts.policy.hold_lease
-    present = _placed(customer, reason, source, facts)
-    if not present:
-        hold = Hold(facts.new_id("hold"), customer.id, reason, source, json.dumps(scope, sort_keys=True), facts.now, until)
-        hold.home_id = home_id or customer.id
-        facts.add_hold(hold)
-        _changed(customer, "placed", [hold], held_before=held_before, facts=facts)
-        return
-    expired = [hold for hold in present if hold.lease_until <= facts.now]
-    for hold in expired:
-        hold.lease_until = until
-        facts.change(hold)
-    if expired:
-        _changed(customer, "renewed", expired, held_before=held_before, facts=facts)
-
-
-def release(customer: Customer, reason: str, source: str, facts: Facts) -> None:
-    """Let go of one reason; the customer stays held while another is active."""
-    ended = _placed(customer, reason, source, facts)
-    for hold in ended:
+    present = {h.reason: h for h in placed_by(customer, source, facts) if not only or h.reason in only}
+    ops: list[tuple[str, Hold]] = []
+    for reason, term in wanted.items():
+        hold = present.pop(reason, None)
+        if hold is None:
+            hold = Hold(facts.new_id("hold"), customer.id, reason, source, term.scope, facts.now, 0)
+            hold.home_id, hold.ends_at, hold.note, hold.actor = home_id or customer.id, term.ends_at, term.note, term.actor
+            hold.lease_until = lease(hold, facts)
+            facts.add_hold(hold)
+            ops.append(("placed", hold))
+            continue
+        later = hold.ends_at is not None and term.ends_at is not None and term.ends_at > hold.ends_at
+        if later:
+            hold.ends_at = term.ends_at
+        if later or hold.lease_until <= facts.now or json.loads(hold.scope) != json.loads(term.scope):
+            hold.scope = term.scope
+            hold.lease_until = lease(hold, facts)
+            facts.change(hold)
+            ops.append(("renewed", hold))
+    for hold in present.values():
         hold.released_at = facts.now
         facts.change(hold)
-    if ended:
-        _changed(customer, "released", ended, held_before=True, facts=facts)
+        ops.append(("released", hold))
+    if ops:
+        note(customer, ops, held_before=held_before, facts=facts)
+    return bool(ops)
 
 
-@dataclass(frozen=True, slots=True)
-class RenewLeases:
-    """Extend the leases that end soon while their reason lives; let go of those whose reason is gone."""
-
-    before: int  # leases that end before this time, in microseconds
-
-    def needs(self, needs: Needs) -> None:
-        needs.leases_below = max(needs.leases_below, self.before)
-
-    def decide(self, facts: Facts) -> int:
-        """The number of leases settled: while it is not 0 there may be more."""
-        # However the two settings stand to each other, what was just renewed is not renewed again.
-        before = min(self.before, facts.now + facts.policy.hold_lease // 2)
-        by_customer: dict[int, list[Hold]] = {}
-        for hold in facts.expiring:
-            if hold.released_at is None and hold.lease_until < before:
-                by_customer.setdefault(hold.customer_id, []).append(hold)
-        settled = 0
-        for customer_id, holds in by_customer.items():
-            customer = facts.live_customer(customer_id)
-            # A lease that ran out while the hub was away counts as held: its ticket is open, and it is held again now.
-            held_before = bool(active_holds(customer, facts))
-            lives = [hold for hold in holds if _reason_lives(hold, facts.tickets_of.get(customer.id, ()))]
-            gone = [hold for hold in holds if hold not in lives]
-            for hold in lives:
-                hold.lease_until = facts.now + facts.policy.hold_lease
-                facts.change(hold)
-            for hold in gone:
-                hold.released_at = facts.now
-                facts.change(hold)
-            settled += len(holds)
-            if lives:
-                _changed(customer, "renewed", lives, held_before=held_before, facts=facts)
-            if gone:
-                _changed(customer, "released", gone, held_before=True, facts=facts)
-        return settled
+def place(customer: Customer, reason: str, source: str, term: Term, facts: Facts, *, home_id: int | None = None) -> bool:
+    """Hold a customer for one reason from one source; again the same, and nothing changes but a lease that had run out."""
+    return settle(customer, source, {reason: term}, facts, home_id=home_id, only=(reason,))
 
 
-def _reason_lives(hold: Hold, tickets: Iterable[Ticket]) -> bool:
-    return hold.reason == OPEN_TICKET and any(source_of(t.id) == hold.source and is_unresolved(t) for t in tickets)
+def release(customer: Customer, reason: str, source: str, facts: Facts) -> bool:
+    """Let go of one reason; the customer stays held while another is active. Returns whether there was such a hold."""
+    return settle(customer, source, {}, facts, only=(reason,))
 
 
-def _changed(customer: Customer, op: str, holds: Iterable[Hold], *, held_before: bool, facts: Facts) -> None:
+def placed_by(customer: Customer, source: str, facts: Facts) -> list[Hold]:
+    """What holds a customer from one source, its lease run out or not."""
+    return [h for h in facts.holds_of.get(customer.id, ()) if h.released_at is None and h.source == source]
+
+
+def lease(hold: Hold, facts: Facts) -> int:
+    """Until when a hold that is placed or renewed now runs by itself."""
+    until = facts.now + facts.policy.hold_lease
+    return until if hold.ends_at is None else min(until, hold.ends_at)
+
+
+def note(customer: Customer, ops: Iterable[tuple[str, Hold]], *, held_before: bool, facts: Facts) -> None:
+    """Write down what was done to a customer's holds, raise their version, and state how they stand now, once."""
     customer.hold_version += 1
     facts.change(customer)
-    for hold in holds:
+    for op, hold in ops:
         facts.insert(
             HoldLedger(
                 facts.new_id("hold_ledger"),
@@ -199,14 +193,21 @@ def _changed(customer: Customer, op: str, holds: Iterable[Hold], *, held_before:
 
 def notice(customer: Customer, active: list[Hold], facts: Facts) -> dict[str, Any]:
     """The `data` of a hold event: the whole present state, so that any one of them can be acted on alone."""
+    scopes = [json.loads(hold.scope) for hold in active]
     return {
         "customer_id": customer.id,
         "identifiers": identifiers_of(customer, facts),
         "reasons": sorted({hold.reason for hold in active}),
-        "scope": {"brands": sorted({json.loads(hold.scope).get("brand", "default") for hold in active}), "channels": ["*"]},
+        "scope": {"brands": _union(s.get("brand", "*") for s in scopes), "channels": _union(*(s.get("channels", ["*"]) for s in scopes))},
         "until": iso(max(hold.lease_until for hold in active)) if active else None,
         "version": customer.hold_version,
     }
+
+
+def _union(*lists: Iterable[str]) -> list[str]:
+    """All of them; where one covers everything, that."""
+    named = {name for names in lists for name in names}
+    return ["*"] if "*" in named else sorted(named)
 
 
 def identifiers_of(customer: Customer, facts: Facts) -> list[dict[str, str]]:

@@ -14,9 +14,11 @@ _NONCE_BITS = 32  # two answers within one microsecond have a receipt each
 _MAC_BYTES = 20
 
 
-def issue(key: bytes, question: Iterable[str], held: bool, version: int, now: int) -> str:
-    """`nonce.time.answer.version.mac`, for one answer given at `now` (microseconds UTC)."""
-    said = f"{random.getrandbits(_NONCE_BITS):08x}.{now}.{'held' if held else 'free'}.{version}"
+def issue(key: bytes, question: Iterable[str], held: bool, version: int, now: int, *, degraded: bool = False) -> str:
+    """`nonce.time.answer.version.mac`, for one answer given at `now` (microseconds UTC). The answer is held, free, or (where the
+    database did not say, and the campaign wanted to be let through then) degraded."""
+    answer = "degraded" if degraded else "held" if held else "free"
+    said = f"{random.getrandbits(_NONCE_BITS):08x}.{now}.{answer}.{version}"
     return f"{said}.{_mac(key, said, question)}"
 
 

@@ -9,7 +9,8 @@ import jinja2
 from aiohttp import web
 
 from hub.config import Settings
-from hub.contract import Channel, Desk, Place, Room
+from hub.contract import Channel, Desk, Http, Place, Room
+from hub.delivery.marking import Tools
 from hub.delivery.outbox import Outbox
 from hub.policy import ChannelRule, Policy
 from hub.sessions import Principal
@@ -45,6 +46,8 @@ class Hub:
     secret: bytes = field(repr=False)
     channels: Mapping[str, BoundChannel]
     rooms: Mapping[str, Room]
+    tools: Tools
+    http: Http
     desk: Desk
     outbox: Outbox
 

@@ -12,7 +12,8 @@ import pytest
 from hub import reactions
 from hub.contract import Claim, Proof
 from hub.conversations.commands import Assign, Reopen, Resolve, Snooze, WakeSnoozed
-from hub.holds.ledger import NAMES, OPEN_TICKET, RenewLeases, iso, place, release
+from hub.holds.ledger import NAMES, OPEN_TICKET, Term, iso, place, release
+from hub.holds.renewal import RenewLeases
 from hub.policy import DAY, Policy
 from hub.storage.records import Agent, Customer, Evidence, Identifier
 from tests.delivery import ADA, BEN, CHAT, MAIL, MARKETING, START, Ground, Insert, facts, ground
@@ -232,7 +233,7 @@ async def test_an_address_merely_seen_is_not_covered(hub: Ground, proof: Proof) 
 def test_only_what_a_marketing_tool_can_address_is_told(kind: str, name: str | None) -> None:
     known, customer = person()
     known.identifiers_of[1] = [Identifier(1, kind, "", "value", "proven", 0, 1, Proof.CHANNEL, "value", 0, 0)]
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
     assert [one["kind"] for one in json.loads(known.events[0].data)["identifiers"]] == ([name] if name else [])
 
 
@@ -253,7 +254,7 @@ def test_each_identifier_says_why_it_is_covered_and_the_best_reason_stands(stand
     twin = Identifier(2, "email", "", "a@b.example", "asserted", 0, None, Proof.CLAIMED, "a@b.example", 0, 0)
     known.identifiers_of[1], known.identifiers_by_id[2] = [own], twin
     known.evidence_of[1] = [Evidence(1, 1, 2, Proof.CLAIMED, "message:1", 0)]
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
     assert [one["because"] for one in json.loads(known.events[0].data)["identifiers"]] == [mark]
 
 
@@ -347,8 +348,8 @@ def test_placing_twice_changes_nothing_and_releasing_what_is_not_held_neither() 
     known, customer = person()
     release(customer, OPEN_TICKET, "ticket:1", known)
     assert known.events == []
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
     assert len(known.holds_of[1]) == len(known.events) == 1
     release(customer, OPEN_TICKET, "ticket:2", known)
     release(customer, "complaint", "ticket:1", known)
@@ -360,10 +361,10 @@ def test_placing_twice_changes_nothing_and_releasing_what_is_not_held_neither() 
 
 def test_placing_what_ran_out_takes_up_the_same_hold() -> None:
     known, customer = person()
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
     (hold,) = known.holds_of[1]
     hold.lease_until = known.now
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
     assert known.holds_of[1] == [hold]
     assert hold.lease_until == known.now + LEASE
     assert [event.type for event in known.events] == ["hold.placed", "hold.placed"]
@@ -372,8 +373,8 @@ def test_placing_what_ran_out_takes_up_the_same_hold() -> None:
 
 def test_two_reasons_are_two_holds_and_both_are_named() -> None:
     known, customer = person()
-    place(customer, OPEN_TICKET, "ticket:1", {"brand": "default"}, known)
-    place(customer, "complaint", "agent:1", {"brand": "outlet"}, known)
+    place(customer, OPEN_TICKET, "ticket:1", Term("default"), known)
+    place(customer, "complaint", "agent:1", Term("outlet"), known)
     last = json.loads(known.events[-1].data)
     assert (known.events[-1].type, last["reasons"]) == ("hold.renewed", ["complaint", "open_ticket"])
     assert last["scope"]["brands"] == ["default", "outlet"]
@@ -390,20 +391,25 @@ OWED = {
     "message.queued": ["send_reply"],
     "attachment.announced": ["fetch_media"],
     "message.unchecked": ["check_sender"],
-    "ticket.opened": ["on_unresolved", "show_card"],
-    "ticket.reopened": ["on_unresolved", "show_card"],
-    "ticket.resolved": ["on_resolved", "show_card"],
+    "ticket.opened": ["on_ticket", "show_card"],
+    "ticket.reopened": ["on_ticket", "show_card"],
+    "ticket.resolved": ["on_ticket", "show_card"],
     "ticket.assigned": ["show_card"],
-    "ticket.snoozed": ["show_card"],
-    "ticket.woken": ["show_card"],
+    "ticket.snoozed": ["on_ticket", "show_card"],
+    "ticket.woken": ["on_ticket", "show_card"],
+    "ticket.tagged": ["on_ticket", "show_card"],
+    "ticket.prioritised": ["on_ticket", "show_card"],
+    "ticket.spam": ["on_ticket", "show_card"],
+    "survey.answered": ["on_score", "mark_customer"],
+    "mark.drifted": ["mark_again"],
     "customer.identified": ["on_identity"],
     "ticket.moved": ["on_parted", "show_cards"],
     "customer.merged": ["tell_hearers", "on_joined", "show_cards"],
     "customer.unmerged": ["tell_hearers", "on_parted", "show_cards"],
     "customer.split": ["tell_hearers", "on_parted", "show_cards"],
-    "hold.placed": ["tell_destinations"],
-    "hold.renewed": ["tell_destinations"],
-    "hold.released": ["tell_destinations"],
+    "hold.placed": ["tell_destinations", "mark_tools"],
+    "hold.renewed": ["tell_destinations", "mark_tools"],
+    "hold.released": ["tell_destinations", "mark_tools"],
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.conversations.commands import WakeSnoozed
 from hub.delivery.outbox import Outbox
-from hub.holds.ledger import RenewLeases
+from hub.holds.renewal import RenewLeases
 from hub.policy import Refusal
 from hub.storage.writer import StorageBusy
 from tests.simulation.loop import Task

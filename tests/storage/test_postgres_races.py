@@ -16,7 +16,7 @@ from hub.conversations.commands import Reply, Resolve, WakeSnoozed
 from hub.conversations.ingest import Ingest, item
 from hub.delivery.works import Claim as ClaimDue
 from hub.delivery.works import finish
-from hub.holds.ledger import RenewLeases
+from hub.holds.renewal import RenewLeases
 from hub.policy import Policy
 from hub.storage import postgres_writer
 from hub.storage.facts import Facts, Needs
