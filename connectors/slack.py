@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from connectors.shared.loopback import is_loopback_url
 from connectors.shared.retry_after import retry_after
-from connectors.shared.slack_blocks import SECTION, blocks, fallback, plain
-from hub.contract import Answer, Desk, Pace, Refused, Request, TicketCard, TryLater, Unknown
+from connectors.shared.slack_blocks import SECTION, alert_blocks, alert_line, blocks, fallback, plain
+from hub.contract import Alert, Answer, Desk, Pace, Refused, Request, TicketCard, TryLater, Unknown
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp
@@ -159,8 +159,14 @@ class Slack:
 
         A post whose answer is lost is Unknown, since Slack takes no idempotency key; a lost update is TryLater.
         """
+        return await self._post(fallback(card), blocks(card), ref)
+
+    async def alert(self, alert: Alert, ref: str) -> str:
+        """Post an alert, or update the post `ref`; in the manner of `show`."""
+        return await self._post(alert_line(alert), alert_blocks(alert), ref)
+
+    async def _post(self, text: str, shown: list[dict[str, Any]], ref: str) -> str:
         client = self._client()
-        text, shown = fallback(card), blocks(card)
         channel, _, ts = ref.partition(":")
         if channel and ts:
             try:
@@ -191,8 +197,8 @@ class Slack:
 
     def _verdict(self, failure: _Failure, done: str) -> Exception:
         if failure.passing:
-            return TryLater(f"The ticket was not {done} in Slack: {failure.words} It will be tried again.", failure.retry_after)
-        return Refused(f"The ticket was not {done} in Slack (room {self._name}). {failure.words}")
+            return TryLater(f"It was not {done} in Slack: {failure.words} It will be tried again.", failure.retry_after)
+        return Refused(f"It was not {done} in Slack (room {self._name}). {failure.words}")
 
     # --- incoming
 

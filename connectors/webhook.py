@@ -20,6 +20,7 @@ from hub.contract import HoldNotice, Http, NoAnswer, NotSent, Refused, TryLater
 
 # What it hears of besides holds. A type it does not know it should answer 2xx and ignore.
 _CUSTOMERS = frozenset({"customer.merged", "customer.unmerged", "customer.split"})
+_OPT_OUTS = frozenset({"optout.recorded", "optout.withdrawn"})
 
 _TIMEOUT_SECONDS = 15.0  # Standard Webhooks: 15 to 30
 
@@ -48,6 +49,7 @@ class WebhookSettings(BaseModel):
     secret: SecretStr
     max_per_second: float | None = Field(default=None, gt=0)
     customers: bool = True  # tell of customers merged, unmerged and split too
+    opt_outs: bool = True  # and of who wants to be written to no more, on which channel, in which words
 
     @field_validator("url")
     @classmethod
@@ -87,7 +89,7 @@ class Webhook:
         self._url = settings.url
         self._key = webhook_signing.decode_secret(settings.secret.get_secret_value())
         self._source = source
-        self.hears = _CUSTOMERS if settings.customers else frozenset[str]()
+        self.hears = (_CUSTOMERS if settings.customers else frozenset()) | (_OPT_OUTS if settings.opt_outs else frozenset())
 
     async def tell(self, notice: HoldNotice, http: Http, now: float) -> None:
         """POST the change; 2xx is success. `now` in unix seconds is what the signature is dated with.

@@ -29,6 +29,7 @@ from hub.customers.codes import sweep_codes
 from hub.customers.late_proof import prove_sender
 from hub.customers.site_keys import KeySets, unfetchable
 from hub.customers.suggestions import Suggestions
+from hub.delivery.alerting import AlertCarrier
 from hub.delivery.carriers import CardCarrier, CodeCarrier, HoldCarrier, MediaCarrier, ReplyCarrier
 from hub.delivery.checking import CheckCarrier
 from hub.delivery.marking import MarkCarrier, ReadingBack, Tools
@@ -36,6 +37,7 @@ from hub.delivery.outbox import Outbox
 from hub.delivery.owed import introduce
 from hub.delivery.reconciler import Reconciler
 from hub.delivery.tokens import file_token, one_time_code, reply_token, reply_token_names
+from hub.delivery.watching import Watch
 from hub.dns import Resolver, host_and_port
 from hub.holds.renewal import RenewLeases
 from hub.http import GuardedHttp
@@ -300,6 +302,7 @@ class Running:
                 "reply": ReplyCarrier(channels, reader, blobs, http, lambda t, i: reply_token(secret, t, i), file_url),
                 "card": CardCarrier(built.rooms, reader, {b.rule.id: b.rule.label for b in channels.values()}, public_url),
                 "hold": HoldCarrier(built.destinations, http, self._clock),
+                "alert": AlertCarrier(built.rooms, public_url),
                 "mark": MarkCarrier(tools, reader, self._engine.hot, writer, http),
                 "media": MediaCarrier(channels, reader, blobs, http),
                 "code": CodeCarrier(channels, reader, http, lambda code: one_time_code(secret, code), writer.clock, policy.mail_domain),
@@ -327,6 +330,8 @@ class Running:
         self._recovery = Recovery(channels, reader, writer, blobs, http, lambda token: reply_token_names(secret, token))
         self._suggestions = Suggestions(reader, writer)
         self._reading_back = ReadingBack(tools, reader, writer, http)
+        share, minutes = settings.holds.alarm_share, settings.holds.alarm_confirm_minutes
+        self._watch = Watch(tools, reader, writer, http, share=share, minutes=minutes)
         self._reconciler = Reconciler(channels, reader, writer, http, policy)
         if not self._serving:
             return
@@ -351,6 +356,7 @@ class Running:
         await self._recovery.start()
         await self._suggestions.start()
         await self._reading_back.start()
+        await self._watch.start()
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
         self._every(SWEEP_EVERY, self._sweep_logins)
@@ -422,7 +428,7 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for part in (getattr(self, name, None) for name in ("_reading_back", "_suggestions", "_recovery", "_reconciler")):
+        for part in (getattr(self, name, None) for name in ("_watch", "_reading_back", "_suggestions", "_recovery", "_reconciler")):
             if part is not None:
                 await part.stop()
         hub = getattr(self, "hub", None)

@@ -8,11 +8,13 @@ from hub.delivery.owed import (
     mark_again,
     mark_customer,
     mark_tools,
+    post_alarm,
     send_reply,
     show_card,
     show_cards,
     tell_destinations,
     tell_hearers,
+    tell_opt_out,
 )
 from hub.holds.ledger import on_identity, on_joined, on_parted
 from hub.holds.reasons import on_score, on_ticket
@@ -34,6 +36,10 @@ REACTIONS: dict[str, tuple[React, ...]] = {
     "ticket.spam": (on_ticket, show_card),
     "survey.answered": (on_score, mark_customer),
     "mark.drifted": (mark_again,),
+    "optout.recorded": (tell_opt_out, mark_customer),
+    "optout.withdrawn": (tell_opt_out, mark_customer),
+    "alarm.raised": (post_alarm,),
+    "alarm.ended": (post_alarm,),
     "customer.identified": (on_identity,),
     "customer.merged": (tell_hearers, on_joined, show_cards),
     "customer.unmerged": (tell_hearers, on_parted, show_cards),

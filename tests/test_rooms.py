@@ -52,8 +52,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("hub.conversations", "hub.conversations.wording"),  # Refusal, and what a person without a name is called
         "hub.holds.ledger",  # the shape of times that destinations are told
     ),
-    "hub.delivery.marking": (  # what is wanted of a marketing tool is what the gate answers
-        *("hub.contract", "hub.marketing", "hub.policy", "hub.storage.*", "hub.delivery.*", "hub.holds.*"),
+    **dict.fromkeys(  # what is wanted of a marketing tool is what the gate answers
+        ("hub.delivery.marking", "hub.delivery.watching"),
+        ("hub.contract", "hub.marketing", "hub.policy", "hub.storage.*", "hub.delivery.*", "hub.holds.*"),
     ),
     "hub.holds": (
         "hub.contract",
@@ -97,7 +98,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         for name in ("twilio_sms", "twilio_whatsapp", "webchat", "slack", "webhook", "email", "sandbox")
     },
     **{
-        f"connectors.{name}": ("hub.contract", "hub.marketing", "connectors.shared.*")
+        f"connectors.{name}": ("hub.contract", "hub.marketing", "connectors.shared.*", f"connectors.{name}.*")
         for name in ("klaviyo", "braze", "hubspot", "customerio", "iterable", "mailchimp", "segment")
     },
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hub.contract import TicketCard
+from hub.contract import Alert, TicketCard
 
 _STATUS: Mapping[str, str] = {"open": "Open", "pending": "Pending", "snoozed": "Snoozed", "resolved": "Resolved"}
 
@@ -77,3 +77,18 @@ def blocks(card: TicketCard) -> list[dict[str, Any]]:
 
 def _button(label: str, action: str, ticket_id: int) -> dict[str, Any]:
     return {"type": "button", "text": _text(label), "action_id": action, "value": str(ticket_id)}
+
+
+def alert_line(alert: Alert) -> str:
+    """An alert in one line."""
+    return _line(f"{'Over: ' if alert.ended else ''}{alert.title}", _FALLBACK)
+
+
+def alert_blocks(alert: Alert) -> list[dict[str, Any]]:
+    """An alert: what is wrong (or is over), why it matters, and where it is mended."""
+    shown: list[dict[str, Any]] = [{"type": "header", "text": _text(_line(f"{'Over: ' if alert.ended else ''}{alert.title}", _HEADER))}]
+    if alert.ended:
+        return shown
+    shown.append({"type": "section", "text": _text(plain(alert.text, SECTION))})
+    link = {"type": "button", "text": _text("Look at it"), "url": alert.url, "action_id": "open"}
+    return [*shown, {"type": "actions", "elements": [link]}]

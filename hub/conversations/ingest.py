@@ -210,7 +210,8 @@ class Ingest:
         for value, given in entry.copies:
             facts.insert(MessageCopy(message_id, value, given))
         if said.opts:
-            opt_outs.note(said.opts == "out", entry.known[0], self.channel_id, message_id, facts)
+            customer_id = sender.customer.id
+            opt_outs.note(said.opts == "out", entry.known[0], self.channel_id, message_id, facts, customer_id=customer_id, words=said.text)
         for position, file in enumerate(entry.files):
             state = "stored" if file.sha256 else "pending"
             facts.insert(

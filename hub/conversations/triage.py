@@ -54,7 +54,11 @@ class SetTags:
         ticket.version += 1
         facts.change(ticket)
         facts.emit(
-            "ticket.tagged", customer_id=ticket.conversation_id, ticket_id=ticket.id, agent_id=self.agent_id, data=json.dumps({"tags": after})
+            "ticket.tagged",
+            customer_id=ticket.conversation_id,
+            ticket_id=ticket.id,
+            agent_id=self.agent_id,
+            data=json.dumps({"tags": after}),
         )
         return True
 

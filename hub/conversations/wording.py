@@ -58,7 +58,14 @@ IDENTIFIER_KIND: dict[str, str] = {
     "device": "Chat visitor",
 }
 
-HOLD_REASON: dict[str, str] = {"open_ticket": "Open ticket"}
+HOLD_REASON: dict[str, str] = {
+    "open_ticket": "Open ticket",
+    "complaint": "Complaint",
+    "cool_down": "Quiet time after a ticket",
+    "low_satisfaction": "Unhappy with us",
+    "agent": "Decided by an agent",
+    "api": "Decided by a program of yours",
+}
 LEDGER: dict[str, str] = {"placed": "Placed", "renewed": "Renewed", "released": "Released", "expired": "Ran out"}
 
 AUTOMATIC: dict[str, str] = {"auto-reply": "Automatic reply", "bounce": "Delivery failure notice", "list": "Mailing list"}
@@ -133,7 +140,8 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         "ticket.prioritised": f"{number} is {said.get('priority', '')} now{by}",
         "ticket.spam": f"{number} marked as spam{by}",
         "ticket.hold_overdue": f"{number} held marketing for {said.get('days', 'many')} days and holds it no more, though it is unresolved",
-        "customer.hold_ended": f"Marketing hold ended by hand{by}: {hold_reason(str(said.get('reason', '')), str(said.get('source', ''))).lower()}",
+        "customer.hold_ended": f"Marketing hold ended by hand{by}: "
+        f"{hold_reason(str(said.get('reason', '')), str(said.get('source', ''))).lower()}",
         "suggestion.rejected": f"{actor or 'Somebody'} said that {other} is another person",
     }.get(type, plain(type))
 

@@ -5,25 +5,46 @@ An opt-out is no hold and no hold an opt-out: neither moves the other, and joini
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from hub.customers.resolution import Known
 from hub.storage.facts import Facts
 from hub.storage.records import Identifier, OptOut
 
+NAMED = {"user_id": "external_id"}  # as programs know them
 
-def note(out: bool, claim: Known, channel_id: int, message_id: int, facts: Facts) -> None:
-    """Keep a STOP, or end it. A stop is believed of anybody; only who proved the address may take it back."""
+WORDS_KEPT = 300  # characters of what was said
+
+
+def note(
+    out: bool, claim: Known, channel_id: int, message_id: int, facts: Facts, *, customer_id: int, words: str = "", actor: str = ""
+) -> bool:
+    """Keep a STOP, or end it; whether that is new. A stop is believed of anybody; only who proved the address may take it back.
+    `actor` is the agent who read it so in the customer's own `words`."""
     known = facts.opt_outs.setdefault((claim.kind, claim.value), [])
     standing = [row for row in known if row.channel_id == channel_id and row.ended_at is None]
+    said = {
+        "kind": NAMED.get(claim.kind, claim.kind),
+        "value": claim.value,
+        "channel_id": channel_id,
+        "words": words[:WORDS_KEPT],
+        "by": actor,
+    }
     if out and not standing:
         row = OptOut(facts.new_id("opt_out"), channel_id, claim.kind, claim.value, facts.now, message_id)
+        row.words, row.actor = words[:WORDS_KEPT], actor
         facts.insert(row)
         known.append(row)
-    elif not out and claim.standing == "proven":
+        facts.emit("optout.recorded", customer_id=customer_id, message_id=message_id, data=json.dumps(said))
+        return True
+    if not out and claim.standing == "proven" and standing:
         for row in standing:
             row.ended_at = facts.now
             facts.change(row)
+        facts.emit("optout.withdrawn", customer_id=customer_id, message_id=message_id, data=json.dumps(said))
+        return True
+    return False
 
 
 def matters(opts: str, claim: Known, channel_id: int, facts: Facts) -> bool:

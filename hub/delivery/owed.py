@@ -135,6 +135,36 @@ class MarkAgain:
         return len(live)
 
 
+def post_alarm(facts: Facts, event: Event) -> None:
+    """Reaction: the team's rooms hear of an alarm when it is raised and when it is over."""
+    said = json.loads(event.data)
+    for room in facts.policy.rooms:
+        _owe(
+            facts,
+            lane=f"alert:{room}:{said['alarm']}",
+            kind="alert",
+            target=room,
+            subject_id=said["alarm"],
+            idempotent=False,
+            payload=json.dumps({**{k: said[k] for k in ("title", "text", "url")}, "ended": event.type == "alarm.ended"}),
+        )
+
+
+def tell_opt_out(facts: Facts, event: Event) -> None:
+    """Reaction: somebody wants to be written to no more on a channel, or does again. Told as it is: no hold follows, and no consent of
+    a tool's own is touched by us."""
+    said = json.loads(event.data)
+    rule = facts.policy.channels.get(said["channel_id"])
+    data = {
+        **{"customer_id": event.customer_id, "channel": rule.name if rule is not None else ""},
+        **{"identifier": {"kind": said["kind"], "value": said["value"]}, "words": said["words"], "by": said["by"] or "customer"},
+    }
+    for destination in facts.policy.destinations:
+        if event.type in facts.policy.hears.get(destination, ()):
+            told = {"type": event.type, "at": event.at, "data": data}
+            _tell(destination, event.customer_id or 0, told, facts, lane="optout")
+
+
 def tell_hearers(facts: Facts, event: Event) -> None:
     """Reaction: two customers are one now, or one is two. Whoever keeps customers by id is told, in an order of its own: a receiver
     that does not know what to make of it must not keep a hold from being told."""

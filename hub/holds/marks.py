@@ -122,10 +122,11 @@ class NoteMarked:
             if marked.fate is Fate.ACCEPTED:
                 mark.state = "accepted"
                 mark.profile = marked.profile or mark.profile
+                if wish.held != mark.held:  # else it goes on showing what it showed
+                    mark.confirmed_at = mark.effective_at = None
                 mark.held, mark.version, mark.said = wish.held, wish.version, Told.of(wish).text()
                 mark.until = _micros(wish.until)
                 mark.accepted_at = facts.now
-                mark.confirmed_at = mark.effective_at = None
                 mark.check_at = None if self.settles is None else facts.now + self.settles
                 state("accepted", mark, facts)
             elif marked.fate is Fate.ABSENT:
@@ -197,8 +198,8 @@ class NoteLooked:
                 mark.confirmed_at = facts.now
                 mark.state = "confirmed"
                 state("confirmed", mark, facts, took=facts.now - mark.asked_at)
-            elif mark.state == "drifted":
-                mark.state = "confirmed"
+            elif mark.state in ("accepted", "drifted"):
+                mark.state = "confirmed" if mark.effective_at is None else "effective"
             else:
                 mark.drifts = 0  # it stayed as it was told
             if seen.effective and mark.effective_at is None:
@@ -220,7 +221,7 @@ class NoteLooked:
             if not mark.held:
                 mark.state, mark.check_at = "absent", None
                 return
-        elif mark.confirmed_at is None and facts.now - (mark.accepted_at or 0) < PATIENCE:
+        elif mark.state == "accepted" and facts.now - (mark.accepted_at or 0) < PATIENCE:
             mark.check_at = facts.now + wait_after(mark.looks)
             return
         mark.state = "drifted"

@@ -44,7 +44,16 @@ def test_the_next_try(kind: str, attempt: int, retry_after: float | None, jitter
 
 
 # kind, hours it is tried at least, and at most: a provider down for six hours (F16) costs no answer.
-SPANS = [("reply", 6, 13), ("card", 12, 26), ("hold", 3.5 * 24, 7.1 * 24), ("media", 11, 24), ("code", 1 / 20, 1 / 6), ("check", 11, 24)]
+SPANS = [
+    ("reply", 6, 13),
+    ("card", 12, 26),
+    ("hold", 3.5 * 24, 7.1 * 24),
+    ("mark", 3.5 * 24, 7.1 * 24),
+    ("alert", 12, 26),
+    ("media", 11, 24),
+    ("code", 1 / 20, 1 / 6),
+    ("check", 11, 24),
+]
 
 
 @pytest.mark.parametrize(("kind", "least", "most"), SPANS)

@@ -13,7 +13,7 @@ import pytest
 
 from hub.contract import Claim, Proof
 from hub.conversations.commands import Reopen, Resolve
-from hub.holds.gate import MOST, BadQuestion, Standing, ask, hits_of, judge, look_up
+from hub.holds.gate import LONGEST_LINE, MOST, BadQuestion, Standing, ask, hits_of, judge, look_up, read_line, spelled
 from hub.policy import Policy
 from hub.storage.hot import REACHING, HoldFact
 from hub.storage.migrate import migrate
@@ -24,10 +24,15 @@ NOW = START
 
 
 def hit(
-    lease: int | None = NOW + 1, *, reason: str = "open_ticket", brand: str = "default", version: int = 1, kind: str = "phone"
+    lease: int | None = NOW + 1,
+    *,
+    reason: str = "open_ticket",
+    brand: str = "default",
+    channels: list[str] | None = None,
+    version: int = 1,
 ) -> HoldFact:
     held = lease is not None
-    scope = json.dumps({"brand": brand})
+    scope = json.dumps(({"brand": brand} if brand else {}) | ({"channels": channels} if channels is not None else {}))
     return HoldFact(1, "phone", "", ADA, 1 if held else None, reason if held else None, scope if held else None, lease, version)
 
 
@@ -61,7 +66,69 @@ JUDGED: dict[str, tuple[list[HoldFact], str, str, tuple[Any, ...]]] = {
 @pytest.mark.parametrize("case", JUDGED)
 def test_what_the_facts_come_to(case: str) -> None:
     hits, brand, message_class, expected = JUDGED[case]
-    assert judge(hits, NOW, brand, message_class) == Standing(*expected)
+    assert judge(hits, NOW, brand, "", message_class) == Standing(*expected)
+
+
+# what a hold is confined to, brand and channel asked for -> whether it holds
+SCOPES = [
+    ("default", None, "", "", True),
+    ("default", ["*"], "", "sms", True),
+    ("default", ["sms"], "", "sms", True),
+    ("default", ["sms"], "", "email", False),
+    ("default", ["sms", "whatsapp"], "default", "whatsapp", True),
+    ("default", ["sms"], "outlet", "sms", False),
+    ("default", ["sms"], "", "", True),  # a campaign that does not say where it goes may go anywhere
+    ("default", ["sms"], "", "SMS", True),  # no channel of ours: it may be any of them
+    ("default", ["sms"], "", "text", True),
+    ("", ["email"], "outlet", "email", True),  # every brand
+    ("", None, "outlet", "", True),
+    ("default", [], "", "email", False),
+]
+
+
+@pytest.mark.parametrize(("held_brand", "channels", "brand", "channel", "held"), SCOPES)
+def test_a_hold_reaches_as_far_as_its_scope(held_brand: str, channels: list[str] | None, brand: str, channel: str, held: bool) -> None:
+    fact = hit(brand=held_brand, channels=channels)
+    assert judge([fact], NOW, brand, channel).held is held
+    assert not judge([fact], NOW, brand, channel, "transactional").held
+
+
+def test_what_is_told_of_one_person_is_the_same_in_a_stream_and_alone() -> None:
+    for hits in ([], [FREE], [hit(), hit(NOW + 7, reason="complaint")]):
+        told = judge(hits, NOW)
+        assert json.loads("{" + spelled(told) + "}") == told.shown()
+
+
+# a line, the stream's kind -> (name, canonical value, site), or None where it says nothing that can be asked
+LINES: list[tuple[bytes, str, tuple[str, str | None, str] | None]] = [
+    (b'{"kind": "email", "value": "Ada@Example.com"}', "", ("email", "ada@example.com", "")),
+    (b'{"value": "ada@example.com"}', "email", ("email", "ada@example.com", "")),
+    (b'{"kind": "external_id", "value": "7", "site": "shop"}', "email", ("external_id", "7", "shop")),
+    (b"ada@example.com", "email", ("email", "ada@example.com", "")),
+    (b'"ada@example.com"', "email", ("email", "ada@example.com", "")),
+    (b"+12025550123", "phone", ("phone", ADA, "")),
+    (b"call me", "phone", ("phone", None, "")),  # read, and no phone number
+    (b"ada@example.com", "", None),  # of which kind?
+    (b'{"kind": "email", "value": "a@example.com"', "", None),
+    (b'{"kind": "email", "value": "a@example.com"},{"kind": "email", "value": "b@example.com"}', "", None),
+    (b'{"kind": "email", "value": "a@example.com", "sitte": "shop"}', "", None),
+    (b'{"kind": "external_id", "value": "7", "site": "nowhere"}', "", None),
+    (b'{"kind": "device", "value": "x"}', "", None),
+    (b'{"kind": "phone", "value": 12025550123}', "", None),
+    (b'{"kind": ["phone"], "value": "x"}', "", None),
+    (b'{"value": ""}', "email", None),
+    (b"{}", "email", None),
+    (b'{"value": "' + b"a" * 513 + b'"}', "email", None),
+    (b"\xff\xfe", "email", None),
+    (b'"' + b"a" * LONGEST_LINE + b'"', "email", None),
+    (b'{"value":' + b"[" * 1_000, "email", None),
+]
+
+
+@pytest.mark.parametrize(("line", "kind", "read"), LINES)
+def test_a_line_of_a_stream_is_read_strictly(line: bytes, kind: str, read: tuple[str, str | None, str] | None) -> None:
+    asked = read_line(line, kind, {"shop": None})
+    assert (None if asked is None else (asked.name, asked.value, asked.site)) == read
 
 
 # name, as given -> canonical
