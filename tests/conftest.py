@@ -10,15 +10,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jinja2
 import pytest
 
 import hub.storage  # noqa: F401  (picks the SQLite library before anything imports sqlite3)
+from hub import passwords
 from hub.app import Running
 from hub.config import Settings, load
+from hub.web import pages
 from tests.postgres import shared
-from tests.storage import fresh_postgres
+from tests.storage import fresh_database, fresh_postgres
+from tests.web import COMPILED
 
 ROOT = Path(__file__).resolve().parents[1]
+SHIPPED_MEMORY_KIB = passwords.MEMORY_KIB
 
 
 # Below the range the system gives to outgoing connections, and apart for each test worker: a port found free stays free.
@@ -51,9 +56,49 @@ def sandbox_config(tmp_path: Path) -> Path:
     return path
 
 
+# Files that take the longest, first: a worker that comes to one of them last makes all others wait for it.
+LONGEST = (
+    "test_chaos_postgresql.py",
+    "test_chaos.py",
+    "test_identity_replay.py",
+    "browser/test_people.py",
+    "browser/test_codes.py",
+    "test_cli_customers.py",
+    "storage/test_identity_races.py",
+    "storage/test_postgres_faults.py",
+    "browser/test_story.py",
+    "test_webhooks.py",
+    "storage/test_copying.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fault matrix first: it waits more than it works, and whoever comes to it last makes all others wait."""
-    items.sort(key=lambda item: not item.path.name.startswith("test_chaos"))
+    """What takes longest first; the rest as it is found."""
+    place = {ROOT / "tests" / name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a hub of its own; they need not each compile the same templates."""
+
+    def environment() -> jinja2.Environment:
+        built = make()
+        built.bytecode_cache = COMPILED
+        return built
+
+    make = pages.environment
+    monkeypatch.setattr(pages, "environment", environment)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id as it is, at a thousandth of its memory: it is dear on purpose, and most tests only have somebody sign in.
+
+    test_agents, which is about passwords, does without this; processes of their own always do.
+    """
+    monkeypatch.setattr(passwords, "MEMORY_KIB", 64)
+    monkeypatch.setattr(passwords, "NOBODY", passwords.NOBODY.replace(f"m={SHIPPED_MEMORY_KIB},", "m=64,"))
 
 
 @contextmanager
@@ -72,8 +117,10 @@ def on_engine(config: Path, engine: str) -> Iterator[None]:
 
 @contextmanager
 def configured(directory: Path, engine: str) -> Iterator[Settings]:
-    """The shipped configuration on an engine, with a database of its own."""
+    """The shipped configuration on an engine, with a migrated database of its own."""
     config = sandbox_config(directory)
+    if engine == "sqlite":
+        fresh_database(directory / "data")
     with on_engine(config, engine):
         yield load(config, {k: v for k, v in os.environ.items() if not k.startswith("HUB_")})
 

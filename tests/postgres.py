@@ -6,6 +6,7 @@ guardian stops the server and removes its directory: nothing is left behind by a
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -19,10 +20,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+if TYPE_CHECKING:
+    import asyncpg
 
 OLDEST = 15
 HOST = "127.0.0.1"
@@ -30,6 +37,7 @@ SUPERUSER = "hub"
 PATIENCE = 60  # seconds a start or a stop may take
 PORTS = range(20_000, 28_000)  # below the range the system gives to outgoing connections
 
+T = TypeVar("T")
 StopMode = Literal["smart", "fast", "immediate"]
 
 GUARD = """cat >/dev/null; "$1" stop -D "$0/data" -m immediate -w >/dev/null 2>&1; rm -rf "$0" """
@@ -116,6 +124,71 @@ def _free_port() -> int:
     raise AssertionError("unreachable: the cycle has no end")
 
 
+# What a database looks like apart from its rows: whoever adds an index, a trigger or statistics leaves other row versions here.
+LOOKS = """
+SELECT md5(string_agg(part, ' ' ORDER BY part)) FROM (
+    SELECT 'class ' || oid || ' ' || xmin AS part FROM pg_class WHERE oid >= 16384
+    UNION ALL SELECT 'attribute ' || attrelid || ' ' || attnum || ' ' || xmin FROM pg_attribute WHERE attrelid >= 16384
+    UNION ALL SELECT 'default ' || oid || ' ' || xmin FROM pg_attrdef
+    UNION ALL SELECT 'constraint ' || oid || ' ' || xmin FROM pg_constraint WHERE oid >= 16384
+    UNION ALL SELECT 'index ' || indexrelid || ' ' || xmin FROM pg_index WHERE indexrelid >= 16384
+    UNION ALL SELECT 'trigger ' || oid || ' ' || xmin FROM pg_trigger
+    UNION ALL SELECT 'function ' || oid || ' ' || xmin FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT 'type ' || oid || ' ' || xmin FROM pg_type WHERE oid >= 16384
+    UNION ALL SELECT 'schema ' || oid || ' ' || xmin FROM pg_namespace WHERE oid >= 16384
+    UNION ALL SELECT 'statistics ' || starelid || ' ' || staattnum || ' ' || xmin FROM pg_statistic WHERE starelid >= 16384
+    UNION ALL SELECT 'setting ' || setrole || ' ' || s.xmin FROM pg_db_role_setting s
+        JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
+) AS parts"""
+USED = (
+    "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0"
+)
+ROOM = 2_000_000  # bytes a database may have grown by and still be used again
+
+
+@dataclass
+class _Prepared:
+    """A template, what a fresh copy of it is like, and its copies: those in use, and those that are as fresh again."""
+
+    name: str
+    looks: str = ""
+    size: int = 0
+    rows: dict[str, bytes] = field(default_factory=dict)  # by table, as COPY gives them
+    sequences: list[tuple[str, int, bool]] = field(default_factory=list)
+    spare: list[str] = field(default_factory=list)
+
+    async def look(self, connection: asyncpg.Connection[Any]) -> None:
+        """Note what this copy, which nobody has used, is like."""
+        self.looks = await connection.fetchval(LOOKS)
+        self.size = await connection.fetchval("SELECT pg_database_size(current_database())")
+        for (table,) in await connection.fetch(USED):
+            rows = BytesIO()
+            await connection.copy_from_query(f"SELECT * FROM {table}", output=rows, format="binary")
+            self.rows[table] = rows.getvalue()
+        for (name,) in await connection.fetch("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'S'"):
+            self.sequences.append((name, *await connection.fetchrow(f"SELECT last_value, is_called FROM {name}")))
+
+    async def restore(self, connection: asyncpg.Connection[Any]) -> bool:
+        """Make a used copy fresh again; False where more than its rows has changed, or it has grown too much."""
+        await connection.fetch(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        if await connection.fetchval(LOOKS) != self.looks:
+            return False
+        if await connection.fetchval("SELECT pg_database_size(current_database())") > self.size + ROOM:
+            return False
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = 2000; SET LOCAL session_replication_role = replica")
+            for (table,) in await connection.fetch(USED):
+                await connection.execute(f"DELETE FROM {table}")
+                if table in self.rows:
+                    await connection.copy_to_table(table, source=BytesIO(self.rows[table]), format="binary")
+            for name, last, called in self.sequences:
+                await connection.execute("SELECT setval($1::text::regclass, $2, $3)", name, last, called)
+        await connection.execute("SELECT pg_stat_reset()")  # the deadlocks of one test are not another's
+        return True
+
+
 class Cluster:
     """One PostgreSQL server with its data. Made and started by `with Cluster() as cluster`, or by `start` and `close`."""
 
@@ -143,7 +216,8 @@ class Cluster:
         self._copy_of = _copy_of
         self._guard: subprocess.Popen[bytes] | None = None
         self._databases = itertools.count(1)
-        self._prepared: dict[Callable[[str], object], str] = {}
+        self._prepared: dict[Callable[[str], object], _Prepared] = {}
+        self._copies: dict[str, _Prepared] = {}
         self.directory = Path()
         self.port = 0
 
@@ -200,21 +274,34 @@ class Cluster:
         return f"postgresql://{SUPERUSER}@{HOST}:{self.port}/{database}"
 
     def create_database(self, prepare: Callable[[str], object] | None = None) -> str:
-        """A new database's URL. `prepare(url)` is called once for the whole cluster; what it makes is then copied, which is quicker."""
-        template = "template0"
-        if prepare is not None:
-            if prepare not in self._prepared:
-                name = f"prepared_{len(self._prepared)}"
-                self.sql(f"CREATE DATABASE {name} TEMPLATE template0")
-                prepare(self.url(name))
-                self._prepared[prepare] = name
-            template = self._prepared[prepare]
+        """A new database's URL. `prepare(url)` is called once for the whole cluster; what it makes is then copied, which is quicker,
+        and a copy that was given back is given out again where nothing of its use is left in it, which is quicker still."""
         name = f"hub_{next(self._databases)}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        if prepare is None:
+            self.sql(f"CREATE DATABASE {name} TEMPLATE template0")
+            return self.url(name)
+        if prepare not in self._prepared:
+            template = f"prepared_{len(self._prepared)}"
+            self.sql(f"CREATE DATABASE {template} TEMPLATE template0")
+            prepare(self.url(template))
+            self._prepared[prepare] = _Prepared(template)
+        prepared = self._prepared[prepare]
+        if prepared.spare:
+            return prepared.spare.pop()
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {prepared.name}")
+        self._copies[self.url(name)] = prepared
+        if not prepared.looks:
+            _connected(self.url(name), prepared.look)
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove a database, whoever is connected to it."""
+        """Remove a database, whoever is connected to it; or keep it, emptied, for whoever asks for a copy of its template."""
+        prepared = self._copies.get(url)
+        with contextlib.suppress(Exception):  # whatever keeps it from being restored
+            if prepared is not None and _connected(url, prepared.restore):
+                prepared.spare.append(url)
+                return
+        self._copies.pop(url, None)
         self.sql(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     def sql(self, statement: str, database: str = "postgres") -> str:
@@ -315,6 +402,21 @@ class Cluster:
         if done.returncode:
             raise ClusterFailed(f"{program} failed ({done.returncode}): {text.strip()}")
         return text.rstrip("\n")
+
+
+def _connected(url: str, ask: Callable[[asyncpg.Connection[Any]], Coroutine[Any, Any, T]]) -> T:
+    """What is asked of a database, in a thread of its own: whoever calls may be inside an event loop."""
+    import asyncpg
+
+    async def asked() -> T:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            return await ask(connection)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, asked()).result()
 
 
 def _environment() -> dict[str, str]:

@@ -32,10 +32,10 @@ from hub.passwords import (
 )
 from hub.policy import DAY, SECOND, Policy, Refusal
 from hub.sessions import Principal, Throttled
-from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader
 from hub.storage.sqlite_hot import SqliteHot
 from hub.storage.sqlite_writer import SqliteWriter
+from tests.storage import fresh_database
 
 START = 1_800_000_000_000_000
 
@@ -88,10 +88,14 @@ class Desk:
             connection.close()
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords() -> None:
+    """Not here: what is shipped is judged."""
+
+
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    path = tmp_path / "hub.db"
-    migrate(path)
+    path = fresh_database(tmp_path)
     desk = Desk(path)
     yield desk
     await desk.writer.close()

@@ -1,6 +1,7 @@
 """The fault matrix in its short form, on SQLite: the real server dies, is cut off and is starved, and every promise holds.
 
-`make chaos FULL=1` goes further. The same on PostgreSQL is in test_chaos_postgresql, so that both run at the same time.
+`make chaos FULL=1` goes further: more of everything, and every point of F1 on both engines, where here each engine is killed at half
+of those that are not the database's own. The same on PostgreSQL is in test_chaos_postgresql, so that both run at the same time.
 """
 
 from __future__ import annotations

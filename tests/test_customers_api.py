@@ -252,7 +252,7 @@ async def test_who_decided_is_the_token_that_was_shown(api: Api) -> None:
 # --- what webhooks hear ---
 
 
-async def test_a_destination_hears_of_a_merge_and_its_undoing_before_what_follows_for_holds(api: Api) -> None:
+async def test_a_destination_hears_of_a_merge_and_its_undoing_and_in_an_order_of_their_own_how_holds_stand(api: Api) -> None:
     sandbox = api.running.sandbox
     assert sandbox is not None
     state = sandbox.state
@@ -260,14 +260,22 @@ async def test_a_destination_hears_of_a_merge_and_its_undoing_before_what_follow
     def heard(type_: str) -> list[Any]:
         return [hook for hook in state.hooks if hook.type == type_]
 
-    def told() -> list[str]:
-        """What was told of Ada, in the order in which it came."""
-        return [hook.type for hook in sorted(state.hooks, key=lambda hook: hook.order) if hook.data["customer_id"] == 1]
+    def held() -> list[tuple[int, bool]]:
+        """How Ada's hold stands, in the order in which it was told: its version, and whether it binds the address of the other's mail."""
+        told = sorted((hook for hook in state.hooks if hook.type.startswith("hold.")), key=lambda hook: hook.order)
+        return [
+            (hook.data["version"], any(one["value"] == "ada@example.com" for one in hook.data["identifiers"]))
+            for hook in told
+            if hook.data["customer_id"] == 1
+        ]
+
+    def binds_mail() -> bool:
+        return held()[-1:] != [] and held()[-1][1]
 
     merged = await api.post("/1/merge", {"other": 2, "reason": "same parcel"})
-    await state.wait_for(lambda: heard("customer.merged"))
+    await state.wait_for(lambda: heard("customer.merged") and binds_mail())
     await api.post("/1/unmerge", {"join_id": merged["join_id"]})
-    await state.wait_for(lambda: "customer.unmerged" in told()[:-1])
+    await state.wait_for(lambda: heard("customer.unmerged") and not binds_mail())
     (joined,), (parted,) = heard("customer.merged"), heard("customer.unmerged")
     assert joined.verified
     assert parted.verified
@@ -299,10 +307,10 @@ async def test_a_destination_hears_of_a_merge_and_its_undoing_before_what_follow
     }
     written = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "identity.md").read_text(), re.DOTALL)[0])
     assert (set(written["data"]), written["type"]) == (set(joined.data), joined.type), "what docs/identity.md promises"
-    order = told()
-    merged_at, parted_at = order.index("customer.merged"), order.index("customer.unmerged")
-    assert order[merged_at + 1 : parted_at] == ["hold.renewed"], "the hold of both follows the merge, in the same lane"
-    assert order[parted_at + 1 :] == ["hold.renewed"]
+    assert joined.order < parted.order
+    assert held() == sorted(held()), "in the order of their versions"
+    assert [binds for _, binds in held()][-3:] == [False, True, False]
+    assert len({version for version, _ in held()}) == len(held()), "each once"
 
 
 async def test_a_claim_is_no_proof_in_an_answer(api: Api) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,19 +19,20 @@ from click.testing import CliRunner
 
 from connectors.webchat import WebChat, WebChatSettings
 from hub.cli import main
-from hub.cli.rehearsal import Disagreement, Fresh, answer, postgres_databases, sqlite_databases
+from hub.cli.rehearsal import Disagreement, Fresh, answer, sqlite_databases
 from hub.contract import Place, Proof
 from hub.customers import cases, joining
 from hub.customers.cases import BadCases, Case, Visit, read
+from hub.storage.engines import Engine, PostgresEngine
 from tests.postgres import postgresql_missing
 from tests.postgres import shared as cluster
 from tests.shared_data import FIXTURES
-from tests.storage import ENGINES
+from tests.storage import ENGINES, fresh_postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 IDENTITY = FIXTURES.parent / "identity"  # conformance data beside the project, as the fixtures are
 OWN = Path(__file__).parent / "customers" / "own_cases.json"
-ORDERS = int(os.environ.get("IDENTITY_ORDERS", "6"))  # 720 is every order of case-11
+ORDERS = int(os.environ.get("IDENTITY_ORDERS", "3"))  # of each case; the long form: IDENTITY_ORDERS=720, every one of case-11
 
 
 def loaded(path: Path) -> dict[str, tuple[Case, dict[str, Any]]]:
@@ -46,8 +49,21 @@ absent = pytest.mark.skipif(not SHARED, reason="conformance data absent: ../shar
 
 @pytest.fixture(params=ENGINES)
 async def fresh(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Fresh]:
-    async with sqlite_databases(tmp_path) if request.param == "sqlite" else postgres_databases(cluster().url("postgres")) as made:
-        yield made
+    if request.param == "sqlite":
+        async with sqlite_databases(tmp_path) as made:
+            yield made
+    else:
+        yield _copy
+
+
+@asynccontextmanager
+async def _copy() -> AsyncIterator[Engine]:
+    """As postgres_databases gives them out (the command, below, is tried with that), but emptied and used again."""
+    url = await asyncio.to_thread(fresh_postgres)
+    try:
+        yield PostgresEngine(url)
+    finally:
+        await asyncio.to_thread(cluster().drop_database, url)
 
 
 def scorer() -> ModuleType:
@@ -259,7 +275,7 @@ def test_the_command_pipes_into_the_scorer_and_leaves_nothing_behind(engine: str
     place = ["--database-url", cluster().url("postgres")] if engine == "postgresql" else []
     file, scored = str(IDENTITY / "cases.json"), [sys.executable, str(IDENTITY / "score.py"), str(IDENTITY / "cases.json"), "-"]
     played = subprocess.run(
-        [sys.executable, "-m", "hub", "identity", "replay", file, "--orders", "2", *place],
+        [sys.executable, "-m", "hub", "identity", "replay", file, "--orders", "1", *place],
         capture_output=True,
         text=True,
         check=True,

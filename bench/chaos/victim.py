@@ -191,6 +191,20 @@ def let_pauses_pass(clock: Clock) -> None:
     Gates.__init__ = counted  # type: ignore[method-assign]
 
 
+def sign_leases() -> None:
+    """Let it be seen in the database whose leases are whose."""
+    from hub.delivery.outbox import Outbox
+
+    begin = Outbox.__init__
+
+    @functools.wraps(begin)
+    def signed(self: Outbox, *args: Any, **named: Any) -> None:
+        begin(self, *args, **named)
+        self._token = f"{os.getpid()} {self._token}"
+
+    Outbox.__init__ = signed  # type: ignore[method-assign]
+
+
 def tell_tasks() -> None:
     for task in asyncio.all_tasks():
         task.print_stack(limit=4, file=sys.stderr)
@@ -219,6 +233,7 @@ def main() -> None:
     clock.ahead = options.clock
     install(armed)
     let_pauses_pass(clock)
+    sign_leases()
     if options.checkpoint_every:
         checkpoint_every(options.checkpoint_every)
     if options.look_soon:

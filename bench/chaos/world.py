@@ -166,6 +166,7 @@ class World:
     database_url: str = ""
     hubs: list[Hub] = field(default_factory=list)
     _actors: list[SandboxActor] = field(default_factory=list)
+    passed: float = 0.0  # seconds that were made to pass
 
     def another(self, name: str) -> tuple[Hub, SandboxActor]:
         """A second process on the same database, and the way to it."""
@@ -213,21 +214,49 @@ class World:
         await self.agent.sign_in()
         return self.agent
 
-    async def leases_run_out(self) -> None:
-        """The only hub is dead. Where there could be others, its leases end by themselves in 90 s: let that time pass."""
+    async def leases_run_out(self, of: Hub | None = None) -> None:
+        """This hub (or the only one) is dead. Where there could be others, its leases end by themselves in 90 s: let that time pass."""
         if not self.database_url:
             return
         import asyncpg
 
         connection = await asyncpg.connect(self.database_url)
         try:
-            await connection.execute("UPDATE delivery SET lease_until = lease_until - 90000000 WHERE state = 'sending'")
+            dead = (of or self.hub).pid
+            await connection.execute(
+                "UPDATE delivery SET lease_until = lease_until - 90000000 WHERE state = 'sending' AND starts_with(lease_token, $1)",
+                f"{dead} ",
+            )
         finally:
             await connection.close()
 
-    async def drained(self, patience: float = 30.0) -> None:
-        """Wait until nothing is owed any more but what is of unknown fate, or given up."""
+    async def let_pass(self, seconds: float) -> None:
+        """Let this much time pass for the outbox: by the hub's clock, or, where the database's counts, by making all its rows older."""
+        self.passed += seconds
+        await self.hub.command(passed=seconds)
+        if not self.database_url:
+            await self.hub.command(clock=self.passed)
+            return
+        import asyncpg
+
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            # The id of a webhook is made of when it was owed, which therefore stays.
+            await connection.execute(
+                "UPDATE delivery SET due_at = due_at - $1, created_at = created_at - CASE WHEN kind = 'reply' THEN $1 ELSE 0 END "
+                "WHERE state = 'queued'",
+                int(seconds * 1e6),
+            )
+        finally:
+            await connection.close()
+
+    async def drained(self, patience: float = 30.0, *, passing: float = 0.0) -> None:
+        """Wait until nothing is owed any more but what is of unknown fate, or given up; so many seconds pass at each look."""
         owed = "SELECT kind, state, error FROM delivery WHERE state IN ('queued', 'sending')"
+        deadline = time.monotonic() + patience
+        while passing and await self.rows(owed) and time.monotonic() < deadline:
+            await self.let_pass(passing)
+            await asyncio.sleep(0.05)
         await self.until(owed, lambda rows: not rows, "an empty outbox", patience)
 
     # --- what is judged ---

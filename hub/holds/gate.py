@@ -6,6 +6,7 @@ A stale "not held" is the worst answer there is, so nothing is cached; every ans
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from email.utils import parseaddr
 from functools import lru_cache
@@ -65,10 +66,14 @@ def ask(name: str, given: str, site: str = "") -> Asked:
     return Asked(name, given, canonical(kind, _meant(name, given)), site)
 
 
+_BARE_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
+
+
 def _meant(name: str, given: str) -> str:
     """What a marketing tool means by its spelling of an address."""
     if name == "email":
-        return parseaddr(given)[1] or given  # Ada <ada@example.com>
+        # Ada <ada@example.com>. Nearly all are bare, and to parse one of those costs more than to look its owner up.
+        return given if _BARE_ADDRESS.fullmatch(given) else parseaddr(given)[1] or given
     if name != "phone":
         return given
     number = given.removeprefix("whatsapp:")
@@ -97,8 +102,7 @@ def judge(hits: Sequence[HoldFact], now: int, brand: str = "", channel: str = ""
     version, until = 0, 0
     reasons: set[str] = set()
     for hit in hits:
-        if hit.version > version:
-            version = hit.version
+        version = max(version, hit.version)
         if hit.hold_id is not None and (hit.lease_until or 0) > now and _covers(hit.scope or "{}", brand, channel):
             until = max(until, hit.lease_until or 0)
             reasons.add(hit.reason or "")

@@ -35,25 +35,25 @@ NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store"}
 LARGEST = 2**63 - 1  # what an id column holds
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     # Strict: a lax mode would take true for 1 and "17" for 17.
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class MergeRequest(_Strict):
+class MergeRequest(Strict):
     """The body of `POST .../merge`: whom to join to the customer of the path, and why."""
 
     other: int = Field(ge=1, le=LARGEST)
     reason: str = Field("", max_length=500)
 
 
-class UnmergeRequest(_Strict):
+class UnmergeRequest(Strict):
     """The body of `POST .../unmerge`: the join to take back, as a merge or `why` named it."""
 
     join_id: int = Field(ge=1, le=LARGEST)
 
 
-class RejectRequest(_Strict):
+class RejectRequest(Strict):
     """The body of `POST .../reject`: who is somebody else than the customer of the path."""
 
     other: int = Field(ge=1, le=LARGEST)
@@ -74,7 +74,7 @@ async def find(request: web.Request) -> web.Response:
         for row in await hub.reader.all(profile.holders(KINDS[one.name], one.value or "", one.site)):
             known = found.setdefault(row.customer_id, {"id": row.customer_id, "name": row.name, "matched": []})
             known["matched"].append({**_named(row), "standing": row.standing, "proof": row.proof, "shared": row.shared_at is not None})
-    return _answer({"customers": list(found.values())})
+    return answer({"customers": list(found.values())})
 
 
 def _asked(hub: Hub, query: Mapping[str, str]) -> list[Asked]:
@@ -100,7 +100,7 @@ def _asked(hub: Hub, query: Mapping[str, str]) -> list[Asked]:
 async def show(request: web.Request) -> web.Response:
     """A customer: identifiers with their proof, what is claimed, attributes with their sources, opt-outs, tickets."""
     await require_token(request)
-    hub, customer = await _customer(request)
+    hub, customer = await customer_of(request)
     read = hub.reader
     body = {
         "id": customer.id,
@@ -141,7 +141,7 @@ async def show(request: web.Request) -> web.Response:
             for row in await read.all(history.customer_tickets(customer.id))
         ],
     }
-    return _answer(body)
+    return answer(body)
 
 
 def _named(row: Any) -> dict[str, str]:
@@ -157,18 +157,18 @@ def _moment(at: int | None) -> str | None:
 async def show_why(request: web.Request) -> web.Response:
     """Why they are one person: everything that is noted, as sentences with dates, and the live joins with the number an undo names."""
     await require_token(request)
-    hub, customer = await _customer(request)
+    hub, customer = await customer_of(request)
     told = await why.explain(customer.id, hub.reader, {bound.rule.id: bound.rule.label for bound in hub.channels.values()})
     if told is None:
         raise web.HTTPNotFound(text=f"There is no customer {customer.id}.")
-    return _answer(why.shown(told))
+    return answer(why.shown(told))
 
 
 @routes.get(AT + "/suggestions")
 async def show_suggestions(request: web.Request) -> web.Response:
     """Who may be the same person, the likeliest first, with the reasons. None of them is joined by itself."""
     await require_token(request)
-    hub, customer = await _customer(request)
+    hub, customer = await customer_of(request)
     found = []
     for row in await hub.reader.all(suggestions.for_customer(customer.id)):
         left = row.left_id == customer.id
@@ -180,7 +180,7 @@ async def show_suggestions(request: web.Request) -> web.Response:
                 "at": iso(row.at),
             }
         )
-    return _answer({"id": customer.id, "suggestions": found})
+    return answer({"id": customer.id, "suggestions": found})
 
 
 # --- deciding --------------------------------------------------------------------------------------------------------
@@ -190,44 +190,44 @@ async def show_suggestions(request: web.Request) -> web.Response:
 async def merge(request: web.Request) -> web.Response:
     """Make two customers one, because a program's user says so."""
     program = await require_token(request)
-    hub, customer = await _customer(request)
-    wanted = await _body(request, MergeRequest)
+    hub, customer = await customer_of(request)
+    wanted = await body_of(request, MergeRequest)
     reason = wanted.reason.strip() or "no reason was given"
-    merged = await _run(hub, Merge(customer.id, wanted.other, f"program:{program.name}", None, reason))
-    return _answer({"customer_id": merged.customer_id, "join_id": merged.join_id})
+    merged = await run(hub, Merge(customer.id, wanted.other, f"program:{program.name}", None, reason))
+    return answer({"customer_id": merged.customer_id, "join_id": merged.join_id})
 
 
 @routes.post(AT + "/unmerge")
 async def unmerge(request: web.Request) -> web.Response:
     """Take a join or a merge of this customer back, at any later time."""
     program = await require_token(request)
-    hub, customer = await _customer(request)
-    wanted = await _body(request, UnmergeRequest)
+    hub, customer = await customer_of(request)
+    wanted = await body_of(request, UnmergeRequest)
     tie = await hub.reader.first(profile.tie(wanted.join_id))
     if tie is None:
         raise web.HTTPConflict(text=f"There is no join {wanted.join_id}. GET .../why names those of this customer.")
     ends = await hub.reader.all(profile.customers({tie.left_id, tie.right_id}))
     if {row.merged_into or row.id for row in ends} != {customer.id}:
         raise web.HTTPConflict(text=f"Join {wanted.join_id} ties nobody to customer {customer.id} now. GET .../why names those that do.")
-    parted = await _run(hub, Unmerge(tie.id, tie.left_id, tie.right_id, f"program:{program.name}"))
+    parted = await run(hub, Unmerge(tie.id, tie.left_id, tie.right_id, f"program:{program.name}"))
     other = parted.right_id if parted.left_id == customer.id else parted.left_id
-    return _answer({"customer_id": customer.id, "other_id": other})
+    return answer({"customer_id": customer.id, "other_id": other})
 
 
 @routes.post(AT + "/reject")
 async def reject(request: web.Request) -> web.Response:
     """Two customers are two people: they are suggested no more, and later proof asks a person instead of joining them."""
     program = await require_token(request)
-    hub, customer = await _customer(request)
-    wanted = await _body(request, RejectRequest)
-    await _run(hub, Reject(customer.id, wanted.other, f"program:{program.name}"))
-    return _answer({"customer_id": customer.id, "other_id": wanted.other})
+    hub, customer = await customer_of(request)
+    wanted = await body_of(request, RejectRequest)
+    await run(hub, Reject(customer.id, wanted.other, f"program:{program.name}"))
+    return answer({"customer_id": customer.id, "other_id": wanted.other})
 
 
 # --- what they share -------------------------------------------------------------------------------------------------
 
 
-async def _customer(request: web.Request) -> tuple[Hub, Any]:
+async def customer_of(request: web.Request) -> tuple[Hub, Any]:
     """The live customer of the path. Raises 404 for an id nobody had, 307 to the survivor for one that was merged."""
     hub, given = request.app[HUB], request.match_info["customer_id"]
     number = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0
@@ -244,7 +244,7 @@ async def _customer(request: web.Request) -> tuple[Hub, Any]:
     return hub, row
 
 
-async def _body(request: web.Request, model: type[Body]) -> Body:
+async def body_of(request: web.Request, model: type[Body]) -> Body:
     """The request's body. Raises BadQuestion."""
     try:
         return model.model_validate_json(await request.read())
@@ -252,7 +252,7 @@ async def _body(request: web.Request, model: type[Body]) -> Body:
         raise BadQuestion(" ".join(faults_of(error)).removeprefix(": ")) from None
 
 
-async def _run(hub: Hub, work: Work[R]) -> R:
+async def run(hub: Hub, work: Work[R]) -> R:
     """Let a decision be made. Raises 409 with the words of its refusal."""
     try:
         return await hub.writer.run(work)
@@ -260,5 +260,5 @@ async def _run(hub: Hub, work: Work[R]) -> R:
         raise web.HTTPConflict(text=str(refusal)) from None
 
 
-def _answer(body: Mapping[str, Any]) -> web.Response:
+def answer(body: Mapping[str, Any]) -> web.Response:
     return web.Response(body=to_json(body), content_type="application/json", charset="utf-8", headers=NO_STORE)

@@ -80,6 +80,7 @@ class Identity(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.taken = 0
         self._directory = tempfile.TemporaryDirectory()
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
@@ -118,6 +119,7 @@ class Identity(RuleBasedStateMachine):
 
     def step(self, name: str) -> None:
         type(self).steps[name] += 1
+        self.taken += 1
 
     def agent(self, name: str, work: Any, model: Callable[[Any], Any]) -> Any:
         """An agent's command is refused where the model's is; else both did it. `model` is told what came of it."""
@@ -420,7 +422,9 @@ class Identity(RuleBasedStateMachine):
         self._messages(wanted)
         if before is not None:
             self._joins(before, live)
-        self._disclosure()
+        # It costs more than all the rest. By this run's own steps: a failure that is played again must come at the same one.
+        if STEPS or self.taken % 3 == 0:
+            self._disclosure()
         out = {tuple(row) for row in self.rows("SELECT channel_id, kind, value FROM opt_out WHERE ended_at IS NULL")}
         assert out == self.model.stopped
 
@@ -486,7 +490,7 @@ def run(steps: int) -> Counter[str]:
 
 
 def test_whatever_happens_everybody_stays_who_they_are() -> None:
-    assert run(500).total() > 500
+    assert run(400).total() > 400
 
 
 @pytest.mark.skipif(not STEPS, reason="the long form: IDENTITY_STEPS=10000")

@@ -20,11 +20,11 @@ from hub.delivery.works import Claim as ClaimDue
 from hub.policy import ChannelRule, Policy
 from hub.storage import records
 from hub.storage.facts import Counting, Facts, Needs
-from hub.storage.migrate import migrate
 from hub.storage.reader import Reader, sqlite_reader
 from hub.storage.records import Delivery, Event, Message
 from hub.storage.sqlite_writer import SqliteWriter
 from hub.storage.tables import metadata
+from tests.storage import fresh_database
 
 START = 1_800_000_000_000_000  # microseconds UTC
 SECOND = 1_000_000
@@ -151,8 +151,7 @@ class Insert:
 @asynccontextmanager
 async def ground(tmp_path: Path, **policy: Any) -> AsyncIterator[Ground]:
     """Three channels, no room and no destination unless asked for (`rooms=`, `destinations=` by name)."""
-    path = tmp_path / "hub.db"
-    migrate(path)
+    path = fresh_database(tmp_path)
     clock = Clock()
     rules = replace(Policy(channels=CHANNELS, mail_domain="shop.example"), **policy)
     told: list[Event] = []

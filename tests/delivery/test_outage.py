@@ -25,11 +25,11 @@ from hub.delivery.works import Claim, Finish, finish
 from hub.policy import Policy
 from hub.storage import sqlite_statements as statements
 from hub.storage.facts import Counting, Facts, decide_one, gather
-from hub.storage.migrate import migrate
 from hub.storage.records import Delivery
 from hub.storage.sqlite_writer import connect
 from hub.storage.writer import StorageBusy
 from tests.delivery import SECOND, START, Insert, delivery
+from tests.storage import fresh_database
 
 HOUR = 3_600.0
 
@@ -59,7 +59,6 @@ class World:
     """A worker, its database, and an other side that `answers` as a test likes."""
 
     def __init__(self, path: Path, loop: VirtualLoop, answers: Callable[[World, Delivery], Coroutine[Any, Any, None]]) -> None:
-        migrate(path)
         self.loop = loop
         self.connection = connect(path)
         self.connection.execute("PRAGMA synchronous=OFF")
@@ -125,7 +124,7 @@ def play(
 ) -> World:
     """Lay the rows down, start a worker, follow the plot, stop."""
     loop = VirtualLoop()
-    world = World(tmp_path / "hub.db", loop, answers)
+    world = World(fresh_database(tmp_path), loop, answers)
 
     async def main() -> None:
         await world.run(Insert(tuple(rows)))

@@ -14,7 +14,7 @@ from hub.conversations.commands import Reply
 from hub.delivery.works import Finish, finish
 from hub.storage.records import Delivery
 from tests.simulation.process import STORM, Weather
-from tests.simulation.seeds import CHUNK, chunk
+from tests.simulation.seeds import CHUNK, STORMS, chunk
 from tests.simulation.world import POLICY, SMS, World
 
 FINE = Weather(refused=0.0, lost=0.0, crash=0.0, network=0.0, disasters=0.0, jumps=False)
@@ -73,6 +73,6 @@ def test_what_is_said_again_of_an_earlier_try_does_not_end_a_later_one(seed: int
     assert world.model.rows("SELECT status FROM message WHERE direction = 'out'") == [("sent",)]
 
 
-@pytest.mark.parametrize("first", range(0, 300, CHUNK))
+@pytest.mark.parametrize("first", range(0, STORMS, CHUNK))
 def test_every_promise_holds_in_a_storm_of_refused_and_doubtful_commits(first: int) -> None:
     chunk(first, weather=STORM)

@@ -81,7 +81,7 @@ def _gives_lost_answers_another_try(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forgets_to_release_holds(patch: pytest.MonkeyPatch) -> None:
-    left = tuple(reaction for reaction in reactions.REACTIONS["ticket.resolved"] if reaction.__name__ != "on_resolved")
+    left = tuple(reaction for reaction in reactions.REACTIONS["ticket.resolved"] if reaction.__name__ != "on_ticket")
     patch.setitem(reactions.REACTIONS, "ticket.resolved", left)
 
 

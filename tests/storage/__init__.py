@@ -59,6 +59,7 @@ def _template() -> bytes:
 
 def fresh_database(directory: Path) -> Path:
     """An empty database at the newest step. Migrated once a process, copied since."""
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "hub.db"
     path.write_bytes(_template())
     return path

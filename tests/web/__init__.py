@@ -19,13 +19,13 @@ from hub.delivery.outbox import Outbox
 from hub.passwords import Passwords
 from hub.policy import Policy
 from hub.storage.blobs import Blobs
-from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
 from hub.storage.sqlite_hot import SqliteHot
 from hub.storage.sqlite_writer import SqliteWriter
 from hub.web import auth, security, settings
 from hub.web.context import HUB, Hub
 from hub.web.feed import Feed
+from tests.storage import fresh_database
 
 PASSWORD = "correct horse battery"
 ADMIN = "ada@example.com"
@@ -106,12 +106,30 @@ class Site:
         return {table: self.rows(table) for table in tables}
 
 
+class Compiled(jinja2.BytecodeCache):
+    """Templates as they were compiled in this process, by name and content; for environments with the options of hub.web.pages."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Any] = {}
+
+    def load_bytecode(self, bucket: Any) -> None:
+        bucket.code = self._kept.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Any) -> None:
+        self._kept[bucket.key, bucket.checksum] = bucket.code
+
+
+COMPILED = Compiled()
+
+
 def environment() -> jinja2.Environment:
     here = Path(__file__).resolve().parents[2] / "templates"
     loader = jinja2.ChoiceLoader(
         [jinja2.FileSystemLoader(here), jinja2.DictLoader({"base.html": TRIVIAL, "plain.html": TRIVIAL})],
     )
-    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, bytecode_cache=COMPILED
+    )
     pages.globals["icon"] = lambda *_: ""
     return pages
 
@@ -160,8 +178,7 @@ def application(hub: Hub) -> web.Application:
 @asynccontextmanager
 async def site(tmp_path: Path, *, public_url: str = "http://localhost:8080", people: bool = True, **of_hub: Any) -> AsyncIterator[Site]:
     """The running site with one administrator and one agent, both with PASSWORD."""
-    path = tmp_path / "hub.db"
-    migrate(path)
+    path = fresh_database(tmp_path)
     clock = Clock()
     writer = SqliteWriter(path, Policy(), lambda facts, event: None, clock=clock)
     values: dict[str, Any] = {

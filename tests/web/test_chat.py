@@ -28,7 +28,6 @@ from hub.policy import ChannelRule, Policy
 from hub.sessions import address_key
 from hub.storage.blobs import Blobs
 from hub.storage.facts import Facts, Needs
-from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
 from hub.storage.records import Agent, Attachment, ChannelState, Customer, Identifier, Message
 from hub.storage.sqlite_writer import SqliteWriter
@@ -36,6 +35,7 @@ from hub.web import chat, visitors, webhooks
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed
 from hub.web.security import client_address
+from tests.storage import fresh_database
 
 SHOP = "https://shop.example"
 KEY = "a-site-key-of-at-least-thirty-two-characters"
@@ -48,7 +48,7 @@ def rule(number: int, name: str, reaches: tuple[str, ...]) -> ChannelRule:
 
 def build_hub(path: Path, public_url: str = "http://hub.example") -> tuple[web.Application, Hub]:
     """The chat as it is served, over the database at `path`. Call inside a running loop."""
-    migrate(path)
+    fresh_database(path.parent)
     settings = Settings(
         server={"public_url": public_url},  # type: ignore[arg-type]
         sites={

@@ -31,7 +31,6 @@ from hub.keys import digest
 from hub.policy import ChannelRule, Policy
 from hub.reactions import react
 from hub.storage.blobs import Blobs
-from hub.storage.migrate import migrate
 from hub.storage.reader import sqlite_reader
 from hub.storage.records import Agent, AgentSession, Attachment, Customer, Event, Hold, HoldLedger, Identifier, Message, Ticket
 from hub.storage.sqlite_hot import SqliteHot
@@ -42,6 +41,7 @@ from hub.web.context import Hub
 from hub.web.feed import Feed
 from hub.web.routes import build
 from tests.conversations.test_queries import put
+from tests.storage import fresh_database
 
 TOKEN = "t" * 43
 CSRF = "csrf-of-this-session"
@@ -75,8 +75,7 @@ class Site:
 @asynccontextmanager
 async def site(tmp_path: Path, rows: Iterable[Any] = ()) -> AsyncIterator[Site]:
     """The inbox as the hub runs it: real writer, reader, reactions, session and CSRF; two channels that are never sent through."""
-    path = tmp_path / "hub.db"
-    migrate(path)
+    path = fresh_database(tmp_path)
     now = wall_clock()
     put(path, [Agent(1, "maria@example.com", "Maria", "x", "admin", now), Agent(2, "jonas@example.com", "Jonas", "x", "agent", now)])
     put(path, [AgentSession(digest(TOKEN), 1, CSRF, now, now, now + 10**12), *rows])
