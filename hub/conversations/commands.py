@@ -77,7 +77,7 @@ class Reply:
     """An agent's answer: the message and what carries it commit together. The same `draft_key` again sends nothing twice."""
 
     ticket_id: int
-    agent_id: int
+    agent_id: int | None  # None: nobody in particular, which only what is automatic may be
     text: str
     draft_key: str
     channel_id: int | None = None  # None: the channel the customer last wrote on
@@ -86,6 +86,7 @@ class Reply:
     cc: tuple[str, ...] = ()  # mail only: who else gets it, by the agent's choice
     seen_message_id: int | None = None  # the last customer message the agent saw; refused when there is a newer one
     confirmed_way: bool = False  # the agent was asked whether it may leave by an address that nothing proves to be the same person's
+    automatic: str = ""  # what sends it where no agent does just now (`survey`, `follow-up`): the ticket stays as it is
 
     def needs(self, needs: Needs) -> None:
         needs.tickets.add(self.ticket_id)
@@ -101,14 +102,7 @@ class Reply:
             raise Refusal("Write something first.")
         if self.seen_message_id is not None and (ticket.last_inbound_id or 0) > self.seen_message_id:
             raise Refusal("The customer wrote again while you were answering. Read it, then send.")
-        rule, identifier = self._way_out(ticket, facts)
-        if opted_out(identifier, rule.id, facts) is not None:
-            raise Refusal(
-                f"{identifier.address} sent a stop word to {rule.label}: nothing may be written there until they send START. "
-                "Answer on another channel."
-            )
-        if not self.confirmed_way and (doubt := self._doubt(ticket, identifier, facts)):
-            raise Refusal(f"{doubt} Confirm that your answer may go there, then send it.")
+        rule, identifier = self.way(ticket, facts)
         message = Message(
             id=facts.new_id("message"),
             conversation_id=ticket.conversation_id,
@@ -121,6 +115,7 @@ class Reply:
             identifier_id=identifier.id,
             agent_id=self.agent_id,
             draft_key=self.draft_key,
+            automatic=self.automatic,
         )
         copies = self._copies(rule, identifier)
         if rule.mails:
@@ -136,12 +131,13 @@ class Reply:
                     id_, message.id, file.name, file.content_type, file.size, file.sha256, "", inline=False, state="stored", position=number
                 )
             )
-        ticket.status = tickets.move(ticket, "agent answered")
-        ticket.last_at = facts.now
-        ticket.preview = preview(self.text, files=len(self.attachments))
-        ticket.waiting_since = None
-        ticket.version += 1
-        facts.change(ticket)
+        if not self.automatic:
+            ticket.status = tickets.move(ticket, "agent answered")
+            ticket.last_at = facts.now
+            ticket.preview = preview(self.text, files=len(self.attachments))
+            ticket.waiting_since = None
+            ticket.version += 1
+            facts.change(ticket)
         facts.emit(
             "message.queued",
             customer_id=ticket.conversation_id,
@@ -149,9 +145,21 @@ class Reply:
             message_id=message.id,
             agent_id=self.agent_id,
         )
-        if ticket.assignee_id is None and ticket.status != "resolved":
+        if self.agent_id is not None and not self.automatic and ticket.assignee_id is None and ticket.status != "resolved":
             _assign(ticket, self.agent_id, self.agent_id, facts)
         return Replied(message.id, duplicate=False)
+
+    def way(self, ticket: Ticket, facts: Facts) -> tuple[ChannelRule, Identifier]:
+        """By which channel and to which address it would leave now. Raises Refusal where it may not."""
+        rule, identifier = self._way_out(ticket, facts)
+        if opted_out(identifier, rule.id, facts) is not None:
+            raise Refusal(
+                f"{identifier.address} sent a stop word to {rule.label}: nothing may be written there until they send START. "
+                "Answer on another channel."
+            )
+        if not self.confirmed_way and (doubt := self._doubt(ticket, identifier, facts)):
+            raise Refusal(f"{doubt} Confirm that your answer may go there, then send it.")
+        return rule, identifier
 
     def _doubt(self, ticket: Ticket, to: Identifier, facts: Facts) -> str:
         own = facts.identifiers_of[facts.live_customer(ticket.conversation_id).id]
@@ -314,6 +322,7 @@ class Resolve:
 
     def needs(self, needs: Needs) -> None:
         needs.tickets.add(self.ticket_id)
+        needs.rows.add(("survey", "ticket_id", self.ticket_id))
 
     def decide(self, facts: Facts) -> None:
         ticket = _ticket(self.ticket_id, facts)

@@ -79,6 +79,9 @@ TOLD = (
     "ticket.spam",
     "ticket.hold_overdue",
     "customer.hold_ended",
+    "optout.recorded",
+    "optout.withdrawn",
+    "send.seen",
 )
 # The predicate of the partial index, word for word: as a list of bound values SQLite would not recognise it.
 _by_customer = next(index for index in event.indexes if index.name == "ix_event_customer_id")
@@ -188,7 +191,7 @@ def opt_outs(customer_ids: Sequence[int]) -> Select[Any]:
     """The addresses of these customers that must not be written to, each with its channel."""
     same = and_(opt_out.c.value == identifier.c.value, opt_out.c.kind == identifier.c.kind)
     return (
-        select(identifier.c.customer_id, opt_out.c.id, opt_out.c.channel_id, opt_out.c.kind, opt_out.c.value, opt_out.c.at)
+        select(identifier.c.customer_id, opt_out.c.id, opt_out.c.channel_id, opt_out.c.kind, opt_out.c.value, opt_out.c.at, opt_out.c.actor)
         .distinct()  # a value may be known twice, proven and merely said, and is one address
         .select_from(identifier.join(opt_out, same))
         .where(identifier.c.customer_id.in_(customer_ids), opt_out.c.ended_at.is_(None))
@@ -218,7 +221,17 @@ def customer_tickets(customer_id: int) -> Select[Any]:
 def holds(customer_id: int, now: int) -> Select[Any]:
     """The reasons for which a customer is held now."""
     return (
-        select(hold.c.id, hold.c.reason, hold.c.source, hold.c.scope, hold.c.placed_at, hold.c.lease_until)
+        select(
+            hold.c.id,
+            hold.c.reason,
+            hold.c.source,
+            hold.c.scope,
+            hold.c.placed_at,
+            hold.c.lease_until,
+            hold.c.ends_at,
+            hold.c.note,
+            hold.c.actor,
+        )
         .where(hold.c.customer_id == customer_id, hold.c.released_at.is_(None), hold.c.lease_until > now)
         .order_by(hold.c.id)
         .limit(20)

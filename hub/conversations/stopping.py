@@ -9,11 +9,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, and_, select
 
 from hub.customers import opt_outs
 from hub.customers.resolution import Known
 from hub.policy import Refusal
 from hub.storage.facts import Facts, Needs
+from hub.storage.tables import metadata
+
+_message = metadata.tables["message"].c
+_identifier = metadata.tables["identifier"].c
+_opt_out = metadata.tables["opt_out"].c
 
 LONGEST = 2_000  # characters that are looked at
 
@@ -64,32 +72,44 @@ class ConfirmStop:
     """An agent read a message as a wish to be written to no more on its channel: an opt-out of its sender's address, with their words."""
 
     message_id: int
+    sender: tuple[str, str]  # (kind, value) of its sender's address: see `sender_of`
     agent_id: int
 
     def needs(self, needs: Needs) -> None:
         needs.messages.add(self.message_id)
-        needs.ways_out = True
+        needs.opt_outs.add(self.sender)
 
     def decide(self, facts: Facts) -> bool:
         """Whether it is new. Raises Refusal."""
         message = facts.messages.get(self.message_id)
         if message is None or message.direction != "in" or message.channel_id is None:
             raise Refusal("Only what a customer wrote can be read as a wish to be written to no more.")
-        identifier = facts.identifiers_by_id.get(message.identifier_id or 0)
-        if identifier is None:
-            raise Refusal("Who wrote this message is not known any more.")
-        claim = Known(identifier.kind, identifier.site, identifier.value, identifier.standing, message.proof, identifier.address)
-        customer = facts.live_customer(message.conversation_id)
+        kind, value = self.sender
         return opt_outs.note(
             True,
-            claim,
+            Known(kind, "", value, "asserted", message.proof, value),
             message.channel_id,
             message.id,
             facts,
-            customer_id=customer.id,
+            customer_id=facts.live_customer(message.conversation_id).id,
             words=message.text,
             actor=f"agent:{self.agent_id}",
         )
+
+
+def opt_out_of(opt_out_id: int, customer_id: int) -> Select[Any]:
+    """An opt-out, if it is of one of this customer's addresses."""
+    same = and_(_identifier.kind == _opt_out.kind, _identifier.value == _opt_out.value, _identifier.customer_id == customer_id)
+    return select(_opt_out.id).join_from(metadata.tables["opt_out"], metadata.tables["identifier"], same).where(_opt_out.id == opt_out_id)
+
+
+def sender_of(message_id: int) -> Select[Any]:
+    """The kind and value of the address a message came from."""
+    return (
+        select(_identifier.kind, _identifier.value)
+        .join_from(metadata.tables["message"], metadata.tables["identifier"], _identifier.id == _message.identifier_id)
+        .where(_message.id == message_id)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from datetime import tzinfo
 from typing import Any
 
 from hub.conversations import wording
+from hub.conversations.stopping import wants_no_more
 
 TOGETHER = 180 * 1_000_000  # messages of one person within so many microseconds share one heading
 
@@ -69,6 +70,7 @@ class Said:
     files: tuple[File, ...]
     retry: str  # `failed` or `unknown` where a person may send it again, else empty
     joined: bool  # continues what stands above it: no heading of its own
+    stops: bool = False  # sounds like a wish to be written to no more
 
 
 Line = Day | Happening | Said
@@ -167,6 +169,7 @@ def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: 
         files=files,
         retry=row.status if row.direction == "out" and row.status in ("failed", "unknown") else "",
         joined=joined,
+        stops=row.direction == "in" and not row.automatic and wants_no_more(row.text[:end]),
     )
 
 

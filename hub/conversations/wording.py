@@ -90,6 +90,9 @@ EVENT_ICON: dict[str, str] = {
     "ticket.spam": "user-x",
     "ticket.hold_overdue": "clock",
     "customer.hold_ended": "play",
+    "optout.recorded": "stop",
+    "optout.withdrawn": "play",
+    "send.seen": "mail",
 }
 
 
@@ -124,6 +127,11 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         if type == "hold.placed":
             return "Marketing held" + (f": {listed}" if listed else "")
         return "Marketing hold released"
+    if type == "send.seen":
+        return _sent(said)
+    if type in ("optout.recorded", "optout.withdrawn"):
+        wants = "wants no more messages here" if type == "optout.recorded" else "may be written to again"
+        return f"{said.get('value', 'The customer')} {wants}" + (f" (as an agent{by} read it)" if said.get("by") else "")
     if type == "ticket.woken":
         return f"{number} taken out of snooze{by}" if actor else f"{number} is back from its snooze"
     other = f"customer {said['other']}" if isinstance(said.get("other"), int) else "another customer"
@@ -144,6 +152,26 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         f"{hold_reason(str(said.get('reason', '')), str(said.get('source', ''))).lower()}",
         "suggestion.rejected": f"{actor or 'Somebody'} said that {other} is another person",
     }.get(type, plain(type))
+
+
+# Why a marketing message reached somebody on hold.
+LEAK: dict[str, str] = {
+    "our_delay": "we had not told the tool yet",
+    "lag": "the tool did not show the hold yet",
+    "frozen_list": "its recipients had been fixed before the hold",
+    "missing_filter": "it does not leave out customers on hold",
+    "unexplained": "the tool showed the hold and sent all the same",
+}
+
+
+def _sent(said: dict[str, Any]) -> str:
+    campaign = f"“{said['campaign']}”" if said.get("campaign") else "A marketing message"
+    how = f" by {plain(str(said['channel'])).lower()}" if said.get("channel") else ""
+    if said.get("prevented"):
+        return f"{campaign} was not sent, since marketing is held"
+    if said.get("leak"):
+        return f"{campaign} reached this customer{how} although marketing is held: {LEAK.get(str(said.get('cause')), 'nobody knows why')}"
+    return f"{campaign} was sent{how} by marketing"
 
 
 def program(actor: str) -> str:
@@ -174,6 +202,11 @@ def hold_reason(reason: str, source: str = "") -> str:
     words = HOLD_REASON.get(reason, plain(reason))
     number = source.removeprefix("ticket:")
     return f"{words} #{number}" if number.isdigit() else words
+
+
+def tags(text: str) -> list[str]:
+    """A ticket's tags, as it keeps them."""
+    return [str(tag) for tag in json.loads(text)]
 
 
 def proof(word: str) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -112,7 +112,8 @@ class MarkCarrier:
         wanted = await standings(keys, self._tools.settings(delivery.target), self._hot, now)
         traits = await traits_of([key for key in keys if wanted[key].held or key in marks], self._reader)
         wishes = [wish_for(key, wanted[key], traits.get(key, {}), marks.get(key)) for key in keys]
-        return [wish for wish in wishes if wish is not None]
+        # Later is newer, whichever customer it is about and whatever backup was restored: what is wanted was read at this moment.
+        return [replace(wish, version=now // 1_000) for wish in wishes if wish is not None]
 
     async def _tell(self, tool: MarketingTool, delivery: Delivery, wishes: Sequence[Wish], asked_at: int) -> None:
         told = (delivery.target, delivery.subject_id, asked_at)

@@ -13,11 +13,12 @@ import structlog
 from sqlalchemy import and_, case, func, select
 
 from hub.contract import Http, NoAnswer, NotSent, Refused, TryLater
+from hub.conversations.wording import LEAK
 from hub.delivery.marking import Tools
 from hub.holds import campaigns
 from hub.holds.alarms import Concern, SetAlarms, ToolFigures, concerns
 from hub.holds.campaigns import Held, NoteCampaigns, concern, customers_in, reached
-from hub.holds.sends import CAUSES, NoteSends, recognise
+from hub.holds.sends import NoteSends, recognise
 from hub.marketing import Campaign, KnowsAudiences, ReportsSends, SendSeen, WatchesCampaigns
 from hub.policy import DAY, SECOND
 from hub.storage.facts import Facts, Needs
@@ -145,17 +146,19 @@ class Watch:
         now = self._writer.clock() / SECOND
         noted = await self._reader.value(select(_setting.value).where(_setting.key == _since(name)))
         since = float(noted) if noted is not None else now - BACK
+        start = since - OVERLAP
         while True:
-            sends = await tool.sends(since - OVERLAP, self._http, now)
+            sends = await tool.sends(start, self._http, now)
             await self.note(name, sends)
-            until = now if len(sends) < PAGE else max(send.at for send in sends)
-            if until - OVERLAP <= since - OVERLAP and len(sends) >= PAGE:
-                log.error("a tool reports more messages of one moment than can be read; some of them are not noted", tool=name)
-                until = since + 1.0
-            since = until
-            await self._writer.run(NoteSince(name, since))
             if len(sends) < PAGE:
+                await self._writer.run(NoteSince(name, now))
                 return
+            newest = max(send.at for send in sends)
+            if newest <= start:
+                log.error("a tool reports more messages of one moment than can be read; some of them are not noted", tool=name)
+                newest = start + 1.0
+            start = newest
+            await self._writer.run(NoteSince(name, max(start, since)))
 
     async def note(self, name: str, sends: Any) -> int:
         """Note messages a tool reported, by whichever way; how many were new. Raises StorageBusy."""
@@ -240,7 +243,7 @@ class Watch:
             found[f"leak.{row.destination}.{row.campaign_id}.{row.cause}"] = Concern(
                 "critical",
                 f"“{row.campaign or row.campaign_id or 'A message'}” reached customers on hold",
-                f"{people}: {CAUSES.get(row.cause, row.cause)}. Their conversations show it before you answer.",
+                f"{people}: {LEAK.get(row.cause, row.cause)}. Their conversations show it before you answer.",
                 "/holds/leaks",
             )
         return found

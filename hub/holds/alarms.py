@@ -11,6 +11,7 @@ from hub.storage.facts import Facts, Needs
 from hub.storage.marketing_records import Alarm
 
 Level = Literal["warning", "critical"]
+LEAST = 25  # held customers below which their share says nothing: of a new hub's first ten customers all may be held
 
 
 class Concern(NamedTuple):
@@ -37,7 +38,7 @@ def concerns(
 ) -> dict[str, Concern]:
     """What is wrong now, by a key that stays the same while it is. Pure."""
     found: dict[str, Concern] = {}
-    if customers and held / customers > share:
+    if held >= LEAST and held / customers > share:
         found["holds.share"] = Concern(
             "warning",
             f"{held / customers:.1%} of all customers are held",

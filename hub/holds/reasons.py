@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Select, select
 
 from hub.conversations.tickets import is_unresolved
 from hub.holds.ledger import BY_AGENT, BY_API, COMPLAINT, COOL_DOWN, LOW_SATISFACTION, OPEN_TICKET, Term, place, placed_by, release, settle
 from hub.policy import DAY, HoldRules, Refusal
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Event, Hold, Ticket
+from hub.storage.tables import metadata
 
 LONGEST_BY_HAND = 365  # days
 
@@ -150,3 +154,9 @@ class EndHold:
             agent_id=self.agent_id,
             data=json.dumps({"reason": hold.reason, "source": hold.source, "actor": self.actor}),
         )
+
+
+def hold_of(hold_id: int, customer_id: int) -> Select[Any]:
+    """A hold of a customer, over or not."""
+    hold = metadata.tables["hold"].c
+    return select(hold.id).where(hold.id == hold_id, hold.customer_id == customer_id)

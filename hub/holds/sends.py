@@ -38,17 +38,11 @@ class Circumstances(NamedTuple):
 
 
 MOST_EVENTS = 500
-CAUSES = {
-    "our_delay": "we had not told the tool of the hold yet",
-    "lag": "the tool had taken the hold and did not show it yet",
-    "frozen_list": "the campaign's recipients had been fixed before the hold",
-    "missing_filter": "the campaign does not leave out customers on hold",
-    "unexplained": "the tool showed the hold and sent all the same",
-}
 
 
 def cause_of(at: int, seen: Circumstances) -> str:
-    """Why a message reached somebody on hold: a key of CAUSES; empty where they were not on hold. Pure."""
+    """Why a message reached somebody on hold: `missing_filter`, `frozen_list`, `our_delay`, `lag` or `unexplained`; empty where they were
+    not on hold. Pure."""
     if seen.held_since is None or seen.held_since > at:
         return ""
     if seen.filtered == "no":
@@ -150,7 +144,9 @@ class NoteSends:
         for known in self.sends:
             seen = known.seen
             found = facts.found[("send_seen", "provider_key", seen.provider_key)]
-            if any(row.destination == self.destination for row in found):
+            before = next((row for row in found if row.destination == self.destination), None)
+            if before is not None:
+                self._learn(before, known, facts)
                 continue
             new += 1
             row = SendSeenRow(
@@ -174,6 +170,15 @@ class NoteSends:
             if known.customer_id is not None:
                 facts.emit("send.seen", customer_id=known.customer_id, data=_data(row))
         return new
+
+    def _learn(self, row: SendSeenRow, known: Known, facts: Facts) -> None:
+        """A webhook often names less than the tool tells when it is asked: what is new is added, and nothing is stated twice."""
+        if row.campaign_id or not known.seen.campaign_id:
+            return
+        row.campaign_id, row.campaign = known.seen.campaign_id, known.seen.campaign[:200]
+        if row.leak and known.cause:
+            row.cause = known.cause
+        facts.change(row)
 
 
 def _data(row: SendSeenRow) -> str:

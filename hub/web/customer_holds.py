@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import select
 
 from hub.holds.ledger import BY_API, COMPLAINT, iso
-from hub.holds.reasons import EndHold, PlaceHold
+from hub.holds.reasons import EndHold, PlaceHold, hold_of
 from hub.storage.tables import metadata
 from hub.web.auth import require_token
 from hub.web.customers_api import AT, Strict, answer, body_of, customer_of, run
@@ -89,7 +89,7 @@ async def end(request: web.Request) -> web.Response:
     hub, customer = await customer_of(request)
     given = request.match_info["hold_id"]
     number = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0
-    if await hub.reader.first(select(_hold.id).where(_hold.id == number, _hold.customer_id == customer.id)) is None:
+    if await hub.reader.first(hold_of(number, customer.id)) is None:
         raise web.HTTPNotFound(text="This customer has no such hold.")
     await run(hub, EndHold(customer.id, number, f"program:{program.name}", ended=OWN))
     return answer({"customer_id": customer.id, "ended": number})

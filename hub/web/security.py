@@ -41,6 +41,7 @@ class Kind(Enum):
 KINDS: dict[str, Kind] = {
     "in": Kind.PROVIDER,
     "rooms": Kind.PROVIDER,
+    "tools": Kind.PROVIDER,
     "files": Kind.PROVIDER,  # what we give a provider to fetch, under a signed link
     "api": Kind.API,
     "chat": Kind.CHAT,

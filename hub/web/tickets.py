@@ -45,7 +45,7 @@ def fetched(request: web.Request) -> bool:
     return "X-CSRF-Token" in request.headers
 
 
-async def _refused(request: web.Request, status: int, reason: str, kept: str = "") -> web.Response:
+async def refused(request: web.Request, status: int, reason: str, kept: str = "") -> web.Response:
     name = "inbox/refusal.html" if fetched(request) else "inbox/refused.html"
     return render(request, name, status=status, reason=reason, kept=kept, back=await _back(request))
 
@@ -58,21 +58,21 @@ async def _back(request: web.Request) -> str:
     return typed if ours else f"/inbox/open?ticket={ticket_id}" if ticket_id else "/inbox/open"
 
 
-async def _run(request: web.Request, work: Work[Any], kept: str = "") -> web.Response:
+async def run_command(request: web.Request, work: Work[Any], kept: str = "") -> web.Response:
     """Run a command; a refusal is told in words and the text stays with the agent."""
     try:
         await request.app[HUB].writer.run(work)
     except Refusal as refusal:
-        return await _refused(request, 409, str(refusal), kept)
+        return await refused(request, 409, str(refusal), kept)
     except StorageBusy:
         busy = "The database is busy and nothing was saved. Your text is still here: try again in a moment."
-        return await _refused(request, 503, busy, kept)
+        return await refused(request, 503, busy, kept)
     if fetched(request):
         return web.Response(status=204)
     return web.Response(status=303, headers={"Location": await _back(request)})
 
 
-async def _ids(request: web.Request) -> tuple[int, int]:
+async def ticket_ids(request: web.Request) -> tuple[int, int]:
     """The ticket the path names, and who asks. Raises 404."""
     ticket_id = int(request.match_info["ticket_id"])
     await _newest(request, ticket_id)
@@ -101,15 +101,15 @@ def _draft_key(form: Mapping[str, str]) -> str:
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/reply")
 async def reply(request: web.Request) -> web.StreamResponse:
     """Answer the customer: text and files by the chosen way; `then=resolve` resolves as well."""
-    ticket_id, me = await _ids(request)
+    ticket_id, me = await ticket_ids(request)
     form = await read_form(request)
     text = form.get("text", "").replace("\r\n", "\n").strip()
     files = await _files(request)
     if len(files) > MAX_FILES:
-        return await _refused(request, 409, f"One message takes at most {MAX_FILES} files.", text)
+        return await refused(request, 409, f"One message takes at most {MAX_FILES} files.", text)
     contents = [await asyncio.to_thread(field.file.read) for field in files]
     if sum(map(len, contents)) > MAX_UPLOAD:
-        return await _refused(
+        return await refused(
             request, 409, f"These files are too large together: {wording.size(MAX_UPLOAD)} is the most one message takes.", text
         )
     blobs = request.app[HUB].blobs
@@ -122,7 +122,7 @@ async def reply(request: web.Request) -> web.StreamResponse:
         )
     except OSError:
         full = "The files could not be stored (is the disk full?) and nothing was sent. Your text is still here."
-        return await _refused(request, 503, full, text)
+        return await refused(request, 503, full, text)
     channel_id, _, identifier_id = form.get("to", "").partition(":")
     work = commands.Reply(
         ticket_id,
@@ -135,9 +135,9 @@ async def reply(request: web.Request) -> web.StreamResponse:
         seen_message_id=number(form.get("seen")),
         confirmed_way=form.get("confirmed_way") == "1",
     )
-    answer = await _run(request, work, kept=text)
+    answer = await run_command(request, work, kept=text)
     if answer.status < 400 and form.get("then") == "resolve":
-        closing = await _run(request, commands.Resolve(ticket_id, me))
+        closing = await run_command(request, commands.Resolve(ticket_id, me))
         # Resolved already (a second click, or a colleague): the answer went, which is what was asked.
         return answer if closing.status == 409 else closing
     return answer
@@ -145,52 +145,52 @@ async def reply(request: web.Request) -> web.StreamResponse:
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/note")
 async def note(request: web.Request) -> web.StreamResponse:
-    ticket_id, me = await _ids(request)
+    ticket_id, me = await ticket_ids(request)
     form = await read_form(request)
     text = form.get("text", "").replace("\r\n", "\n").strip()
     if await _files(request):
-        return await _refused(request, 409, "A note cannot carry files yet. Remove them, or send them with a reply.", text)
-    return await _run(request, commands.AddNote(ticket_id, me, text, _draft_key(form)), kept=text)
+        return await refused(request, 409, "A note cannot carry files yet. Remove them, or send them with a reply.", text)
+    return await run_command(request, commands.AddNote(ticket_id, me, text, _draft_key(form)), kept=text)
 
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/assign")
 async def assign(request: web.Request) -> web.StreamResponse:
     """Assign to `me`, to an agent's number, or (empty) to nobody."""
-    ticket_id, me = await _ids(request)
+    ticket_id, me = await ticket_ids(request)
     wanted = (await read_form(request)).get("assignee", "")
     if wanted and wanted != "me" and number(wanted) is None:
-        return await _refused(request, 409, "There is no such agent.")
-    return await _run(request, commands.Assign(ticket_id, me, me if wanted == "me" else number(wanted)))
+        return await refused(request, 409, "There is no such agent.")
+    return await run_command(request, commands.Assign(ticket_id, me, me if wanted == "me" else number(wanted)))
 
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/snooze")
 async def snooze(request: web.Request) -> web.StreamResponse:
     """Put aside for an `hour`, until `tomorrow` or next `week`, in the agent's own time zone."""
-    ticket_id, me = await _ids(request)
+    ticket_id, me = await ticket_ids(request)
     form = await read_form(request)
     until = wording.snooze_until(form.get("for", ""), now_of(request.app[HUB]), zone_of(request))
     if until is None:
-        return await _refused(request, 409, "Choose how long to snooze: an hour, until tomorrow, or until next week.")
-    return await _run(request, commands.Snooze(ticket_id, me, until))
+        return await refused(request, 409, "Choose how long to snooze: an hour, until tomorrow, or until next week.")
+    return await run_command(request, commands.Snooze(ticket_id, me, until))
 
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/resolve")
 async def resolve(request: web.Request) -> web.StreamResponse:
-    return await _run(request, commands.Resolve(*await _ids(request)))
+    return await run_command(request, commands.Resolve(*await ticket_ids(request)))
 
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/reopen")
 async def reopen(request: web.Request) -> web.StreamResponse:
-    return await _run(request, commands.Reopen(*await _ids(request)))
+    return await run_command(request, commands.Reopen(*await ticket_ids(request)))
 
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/read")
 async def read(request: web.Request) -> web.StreamResponse:
     """Note that the agent has read up to a message."""
-    ticket_id, me = await _ids(request)
+    ticket_id, me = await ticket_ids(request)
     upto = number((await read_form(request)).get("message_id")) or 0
     # Not beyond what is there: the next message must be new again.
-    return await _run(request, commands.MarkRead(me, ticket_id, min(upto, await _newest(request, ticket_id))))
+    return await run_command(request, commands.MarkRead(me, ticket_id, min(upto, await _newest(request, ticket_id))))
 
 
 @routes.post(r"/messages/{message_id:[0-9]{1,17}}/retry")
@@ -200,5 +200,5 @@ async def retry(request: web.Request) -> web.StreamResponse:
     if row is None:
         raise web.HTTPNotFound(text="There is no such message.\n")
     if row.delivery_id is None:
-        return await _refused(request, 409, "There is nothing to send again: it is on its way, or it has arrived meanwhile.")
-    return await _run(request, Retry(row.delivery_id))
+        return await refused(request, 409, "There is nothing to send again: it is on its way, or it has arrived meanwhile.")
+    return await run_command(request, Retry(row.delivery_id))

@@ -74,8 +74,8 @@ async def test_free_text_becomes_an_opt_out_only_when_an_agent_says_so(hub: Grou
     await hub.hears(text="Please stop texting me.")
     assert await hub.all("opt_out") == []
     message = (await hub.all("message"))[-1].id
-    assert await hub.run(ConfirmStop(message, 1))
-    assert not await hub.run(ConfirmStop(message, 1)), "it is one already"
+    assert await hub.run(ConfirmStop(message, ("phone", ADA), 1))
+    assert not await hub.run(ConfirmStop(message, ("phone", ADA), 1)), "it is one already"
     [row] = await hub.all("opt_out")
     assert (row.kind, row.value, row.channel_id, row.words, row.actor) == ("phone", ADA, 1, "Please stop texting me.", "agent:1")
     assert (await told(hub))[0][2]["by"] == "agent:1"
@@ -85,7 +85,7 @@ async def test_free_text_becomes_an_opt_out_only_when_an_agent_says_so(hub: Grou
 
 async def test_an_agent_takes_back_their_own_reading_and_never_the_customers_word(hub: Ground) -> None:
     await hub.hears(text="Stop sending me the wrong size!")
-    await hub.run(ConfirmStop((await hub.all("message"))[-1].id, 1))
+    await hub.run(ConfirmStop((await hub.all("message"))[-1].id, ("phone", ADA), 1))
     await hub.run(TakeBackStop(1, 1, 1))
     assert (await told(hub))[-1][1] == "optout.withdrawn"
     await hub.answers(1)
@@ -100,4 +100,4 @@ async def test_our_own_words_are_no_wish_of_the_customers(hub: Ground) -> None:
     ticket = await hub.hears()
     answer = await hub.answers(ticket, "Reply STOP to stop messages.")
     with pytest.raises(Refusal, match="what a customer wrote"):
-        await hub.run(ConfirmStop(answer, 1))
+        await hub.run(ConfirmStop(answer, ("phone", ADA), 1))
