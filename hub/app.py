@@ -41,7 +41,7 @@ from hub.delivery.watching import Watch
 from hub.dns import Resolver, host_and_port
 from hub.holds.renewal import RenewLeases
 from hub.http import GuardedHttp
-from hub.marketing import MarketingTool, Proved, ToolSettings
+from hub.marketing import HearsSends, MarketingTool, Proved, ToolSettings
 from hub.policy import DAY, ChannelRule, HoldRules, Policy
 from hub.storage.blobs import Blobs
 from hub.storage.channels import RegisterChannels
@@ -491,6 +491,11 @@ def keyless(built: Configured) -> list[str]:
 def webhook_urls(settings: Settings, built: Configured) -> list[tuple[str, str]]:
     """What to paste at each provider: (where, URL)."""
     lines = [(f"{channel.label} ({name})", place.inbound_url) for name, (_, channel, place) in built.channels.items()]
+    lines += [
+        (f"{tool.label} ({name}): webhook of sent messages", f"{settings.server.public_url}/tools/{name}/hooks")
+        for name, (tool, _) in built.tools.items()
+        if isinstance(tool, HearsSends)
+    ]
     lines += [(f"Room {name}: interactivity request URL", f"{settings.server.public_url}/rooms/{name}") for name in built.rooms]
     return lines
 

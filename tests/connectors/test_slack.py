@@ -23,7 +23,7 @@ from slack_sdk.signature import SignatureVerifier
 
 from connectors.shared.slack_blocks import blocks, fallback, plain
 from connectors.slack import Slack, SlackSettings
-from hub.contract import Answer, Refused, Request, TicketCard, TryLater, Unknown
+from hub.contract import Alert, Answer, Refused, Request, TicketCard, TryLater, Unknown
 from tests.shared_data import shared
 
 TOKEN = "xoxb-1-very-secret"
@@ -263,6 +263,19 @@ async def every_call(slack: Slack, api: SlackApi) -> dict[str, Seen]:
     await press(slack, Desk(), "claim")
     await slack.close()
     return {seen.call: seen for seen in api.requests}
+
+
+async def test_an_alert_says_what_is_wrong_and_where_it_is_mended_and_later_that_it_is_over(slack: Slack, api: SlackApi) -> None:
+    alert = Alert(title="Klaviyo refuses <us>", text="The key & all.", url="https://hub.example/holds/tools/klaviyo")
+    await slack.alert(alert, "")
+    await slack.alert(replace(alert, ended=True), "")
+    raised, over = (seen.json["blocks"] for seen in api.requests)
+    assert [block["type"] for block in raised] == ["header", "section", "actions"]
+    assert raised[0]["text"]["text"] == "Klaviyo refuses &lt;us&gt;"
+    assert raised[-1]["elements"][0]["url"] == alert.url
+    assert [block["text"]["text"] for block in over] == ["Over: Klaviyo refuses &lt;us&gt;"]
+    for seen in api.requests:
+        check_against_description(seen)
 
 
 async def test_every_call_is_as_slack_describes_it(slack: Slack, api: SlackApi) -> None:
