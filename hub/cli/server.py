@@ -68,7 +68,7 @@ def check(config: Path) -> None:
         built = configure(settings, keys.load_secret(settings.storage.secret_file) if there else bytes(keys.SECRET_BYTES))
     except (ConfigError, keys.BadSecret, OSError) as error:
         fail(str(error))
-    click.echo(f"Configuration   ok: {len(built.channels)} channels, {len(built.rooms)} rooms, {len(built.destinations)} destinations")
+    click.echo(f"Configuration   ok: {len(built.channels)} channels, {len(built.rooms)} rooms, {len(built.destinations)} destinations, {len(built.tools)} marketing tools")
     try:
         database, standing = standing_of(settings)
     except migrate.DatabaseUnreadable as error:

@@ -1,18 +1,23 @@
-"""The JSON API about one customer's holds: what holds them, and holds that a program of the business places and ends."""
+"""The JSON API about customers' holds: what holds them, holds that a program of the business places and ends, and what was missed."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 from pydantic import Field
 from sqlalchemy import select
 
+from hub.holds.gate import BadQuestion
 from hub.holds.ledger import BY_API, COMPLAINT, iso
+from hub.holds.missed import missed
 from hub.holds.reasons import EndHold, PlaceHold, hold_of
+from hub.policy import DAY, SECOND
 from hub.storage.tables import metadata
 from hub.web.auth import require_token
+from hub.web.context import HUB
 from hub.web.customers_api import AT, Strict, answer, body_of, customer_of, run
 
 routes = web.RouteTableDef()
@@ -93,3 +98,46 @@ async def end(request: web.Request) -> web.Response:
         raise web.HTTPNotFound(text="This customer has no such hold.")
     await run(hub, EndHold(customer.id, number, f"program:{program.name}", ended=OWN))
     return answer({"customer_id": customer.id, "ended": number})
+
+
+@routes.get("/api/v1/holds/missed")
+async def missed_by(request: web.Request) -> web.Response:
+    """Whose hold ended between `from` and `to` (ISO 8601; the last day), and which campaigns went out meanwhile without them."""
+    await require_token(request)
+    hub = request.app[HUB]
+    now = hub.writer.clock()
+    since, until = _time(request, "from", now - DAY), _time(request, "to", now)
+    given = request.query.get("cursor", "0")
+    if not (given.isascii() and given.isdigit() and len(given) < 19):
+        raise BadQuestion("cursor: as an earlier answer named it in `next_cursor`.")
+    rows = await missed(since, until, int(given), hub.reader)
+    customers = [
+        {
+            "customer_id": row.customer_id,
+            "held_from": iso(row.held_from),
+            "held_until": iso(row.held_until),
+            "identifiers": row.identifiers,
+            "campaigns": [
+                {"destination": c.destination, "id": c.campaign_id, "name": c.name, "channel": c.channel, "sent_at": iso(c.send_at)}
+                for c in row.campaigns
+            ],
+            "prevented": [
+                {"destination": c.destination, "id": c.campaign_id, "name": c.campaign, "channel": c.channel, "at": iso(c.at)}
+                for c in row.prevented
+            ],
+        }
+        for row in rows
+    ]
+    return answer({"customers": customers, "next_cursor": str(rows[-1].seq) if rows else None, "as_of": iso(now)})
+
+
+def _time(request: web.Request, name: str, otherwise: int) -> int:
+    """A time of the query, in microseconds. Raises BadQuestion."""
+    given = request.query.get(name)
+    if given is None:
+        return otherwise
+    try:
+        at = datetime.fromisoformat(given.replace(" ", "+"))  # a plus sign in a query string arrives as a space
+        return int((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() * SECOND)
+    except (ValueError, OverflowError):
+        raise BadQuestion(f"{name}: must be a time such as 2026-11-22T10:00:00Z.") from None
