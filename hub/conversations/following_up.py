@@ -21,8 +21,10 @@ from hub.conversations.windows import is_open, last_heard, why_shut
 from hub.policy import DAY, Refusal
 from hub.storage.facts import Facts, Needs
 from hub.storage.marketing_records import FollowUp
+from hub.storage.reader import Reader
 from hub.storage.records import Ticket
 from hub.storage.tables import metadata
+from hub.storage.writer import Writer
 
 AUTOMATIC = "follow-up"  # what the message is marked with
 LONGEST_TEXT = 5_000  # characters
@@ -32,6 +34,7 @@ MOST_FIRED = 1_000  # by one call
 OPEN = ("waiting", "refused")  # states in which the promise can still be kept
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9._:-]{0,99}")
+_BRACES = re.compile(r"\{[^{}]*\}")
 _BLANK = re.compile(r"\{([a-z][a-z0-9_]{0,39})\}")
 
 _follow_up = metadata.tables["follow_up"]
@@ -56,11 +59,18 @@ def blanks(text: str) -> list[str]:
     return list(dict.fromkeys(_BLANK.findall(text)))
 
 
+def check_blanks(text: str) -> None:
+    """Raises Refusal where braces hold what no call can fill in: it would reach the customer as it stands."""
+    wrong = next((found for found in _BRACES.findall(text) if not _BLANK.fullmatch(found)), None)
+    if wrong is not None:
+        raise Refusal(f"“{wrong}” cannot be filled in. Name a blank in small letters, digits and _, such as {{tracking}}.")
+
+
 def fill(text: str, values: Mapping[str, str]) -> str:
     """The text with its blanks filled in, once: what a value says is never read as a blank. Raises Refusal where one is missing."""
     missing = [name for name in blanks(text) if not values.get(name, "").strip()]
     if missing:
-        raise Refusal(f"The text wants {', '.join('{%s}' % name for name in missing)}, which the call did not give.")
+        raise Refusal(f"The text wants {', '.join('{' + name + '}' for name in missing)}, which the call did not give.")
     return _BLANK.sub(lambda found: values[found[1]], text)
 
 
@@ -100,8 +110,12 @@ class AddFollowUp:
 
     @property
     def _reply(self) -> Reply:
-        way = {"channel_id": self.channel_id, "identifier_id": self.identifier_id}
-        return Reply(self.ticket_id, self.agent_id, self.text, "", automatic=AUTOMATIC, **way)
+        return Reply(
+            *(self.ticket_id, self.agent_id, self.text, ""),
+            channel_id=self.channel_id,
+            identifier_id=self.identifier_id,
+            automatic=AUTOMATIC,
+        )
 
     def needs(self, needs: Needs) -> None:
         needs.tickets.add(self.ticket_id)
@@ -115,6 +129,7 @@ class AddFollowUp:
             raise Refusal("Write what the customer is to be told.")
         if len(text) > LONGEST_TEXT:
             raise Refusal(f"The text has {len(text)} characters; {LONGEST_TEXT} is the most.")
+        check_blanks(text)
         if not 0 < self.days <= LONGEST_DAYS:
             raise Refusal(f"A promise is kept for {LONGEST_DAYS} days at the most, and more than none.")
         waiting = [row for row in facts.found[("follow_up", "ticket_id", self.ticket_id)] if row.state in OPEN]
@@ -177,18 +192,16 @@ class KeepFollowUp:
     values: Mapping[str, str]
     actor: str
 
-    @property
-    def _reply(self) -> Reply:
-        # The agent chose the way when they promised, and were told what spoke against it then.
+    def _reply(self, text: str) -> Reply:
         return Reply(
-            *(self.ticket_id, self.agent_id, self.text, f"follow-up-{self.follow_up_id}"),
+            *(self.ticket_id, self.agent_id, text, f"follow-up-{self.follow_up_id}"),
             channel_id=self.channel_id,
             identifier_id=self.identifier_id,
             automatic=AUTOMATIC,
         )
 
     def needs(self, needs: Needs) -> None:
-        self._reply.needs(needs)
+        self._reply(self.text).needs(needs)
         needs.rows.add(("follow_up", "id", self.follow_up_id))
 
     def decide(self, facts: Facts) -> Kept:
@@ -214,17 +227,11 @@ class KeepFollowUp:
     def _send(self, ticket: Ticket, facts: Facts) -> int:
         if ticket.spam_at is not None:
             raise Refusal("The ticket is spam: nothing is sent to whoever wrote it.")
-        text = storable(fill(self.text, self.values))
-        rule, _ = self._reply.way(ticket, facts)
+        reply = self._reply(storable(fill(self.text, self.values)))
+        rule, _ = reply.way(ticket, facts)
         if not is_open(rule, self.heard_at, facts.now):
             raise Refusal(why_shut(rule))
-        way = Reply(
-            *(self.ticket_id, self.agent_id, text, self._reply.draft_key),
-            channel_id=self.channel_id,
-            identifier_id=self.identifier_id,
-            automatic=AUTOMATIC,
-        )
-        return way.decide(facts).message_id
+        return reply.decide(facts).message_id
 
 
 def expire(row: FollowUp, ticket: Ticket, facts: Facts) -> None:
@@ -302,6 +309,12 @@ def listed(states: Sequence[str], after: int, limit: int) -> Select[Any]:
         .order_by(_follow_up.c.id)
         .limit(limit + 1)
     )
+
+
+async def sweep_follow_ups(reader: Reader, writer: Writer, now: int) -> int:
+    """Note which promises have run out; how many. Raises StorageBusy."""
+    over = await reader.all(overdue(now))
+    return await writer.run(ExpireFollowUps(tuple((row.id, row.ticket_id) for row in over))) if over else 0
 
 
 def overdue(now: int, limit: int = 100) -> Select[Any]:

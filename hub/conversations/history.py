@@ -24,6 +24,7 @@ customer = metadata.tables["customer"]
 hold_ledger = metadata.tables["hold_ledger"]
 delivery = metadata.tables["delivery"]
 opt_out = metadata.tables["opt_out"]
+send_seen = metadata.tables["send_seen"]
 join_log = metadata.tables["join_log"]
 
 TEXT_SHOWN = 8_000  # characters of one message on the page; the rest is a click away
@@ -235,6 +236,16 @@ def holds(customer_id: int, now: int) -> Select[Any]:
         .where(hold.c.customer_id == customer_id, hold.c.released_at.is_(None), hold.c.lease_until > now)
         .order_by(hold.c.id)
         .limit(20)
+    )
+
+
+def leaks(customer_id: int, since: int) -> Select[Any]:
+    """Marketing messages that reached a customer although they were on hold, the newest first."""
+    return (
+        select(send_seen.c.id, send_seen.c.at, send_seen.c.campaign, send_seen.c.channel, send_seen.c.cause)
+        .where(send_seen.c.customer_id.in_(homes(customer_id)), send_seen.c.leak, send_seen.c.at >= since)
+        .order_by(send_seen.c.at.desc())
+        .limit(3)
     )
 
 

@@ -80,6 +80,7 @@ class SendSeenRow(SQLModel, table=True):
         Index("uq_send_seen_key", "destination", "provider_key", unique=True),
         Index("ix_send_seen_value", "value", "kind"),
         Index("ix_send_seen_at", "at"),
+        Index("ix_send_seen_customer_id", "customer_id"),
     )
     id: int = Field(sa_column=number())
     destination: str = Field(sa_column=words())

@@ -33,6 +33,7 @@ from hub.web.visitors import CHAT
 routes = web.RouteTableDef()
 
 PAGE = 50
+LEAKS_SHOWN = 7 * 86_400_000_000  # microseconds: so long an agent is told that marketing got through
 MAX_ROWS = 500
 PARTS = ("views", "list", "conversation", "customer")
 
@@ -323,13 +324,14 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
         history.identifiers(customer_id),
         history.opt_outs([customer_id]),
         history.join(asked.joined) if asked.joined is not None else None,
+        history.leaks(customer_id, asked.now - LEAKS_SHOWN),
         history.customer_tickets(customer_id) if aside else None,
         history.holds(customer_id, asked.now) if aside else None,
         history.ledger(customer_id) if aside else None,
         preview.attributes([customer_id]) if aside else None,
         suggestions.for_customer(customer_id) if aside else None,
     )
-    joins, episodes, holds, ledger, attributes, alike = known
+    joins, leaks, episodes, holds, ledger, attributes, alike = known
     several = _several(identifiers)
     proofs, called = await _read(
         hub,
@@ -348,6 +350,7 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
         "identifiers": identifiers,
         "opt_outs": {(row.kind, row.value): row for row in opt_outs},
         "stopped": opt_outs,
+        "leaks": leaks,
         "tickets": episodes,
         "holds": holds,
         "ledger": ledger,

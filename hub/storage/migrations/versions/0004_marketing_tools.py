@@ -132,6 +132,7 @@ def upgrade() -> None:
     op.create_index("uq_send_seen_key", "send_seen", ["destination", "provider_key"], unique=True)
     op.create_index("ix_send_seen_value", "send_seen", ["value", "kind"])
     op.create_index("ix_send_seen_at", "send_seen", ["at"])
+    op.create_index("ix_send_seen_customer_id", "send_seen", ["customer_id"])
 
     op.create_table(
         "survey",
