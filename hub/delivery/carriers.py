@@ -59,6 +59,7 @@ REPLY = (
         message.identifier_id,
         message.mail_id,
         message.conversation_id,
+        message.automatic,
         identifier.address,
         agent.name.label("agent_name"),
         select(attachment.message_id).where(attachment.message_id == message.id).limit(1).scalar_subquery().label("has_files"),
@@ -203,6 +204,7 @@ class ReplyCarrier:
             ),
             callback_url=f"{bound.place.inbound_url}?delivery={delivery.id}",
             sender_name=row.agent_name or "",
+            automatic=bool(row.automatic),
         )
         if not bound.rule.mails:
             return outgoing

@@ -38,6 +38,7 @@ OVERLAP = 300.0  # seconds that are asked for again: what a tool notes late is n
 BACK = 3_600.0  # how far back the first question goes
 PAGE = 1_000  # a full page: there is more
 ASKED_AUDIENCES = 100  # profiles whose lists and segments are asked for one campaign at the most
+COUNTED_EVERY = 600 * SECOND  # microseconds
 LEAKS_SHOWN = DAY  # how long a leak stays an alarm
 FOUGHT = 3  # times a mark drifted before it is called fought over
 
@@ -62,6 +63,7 @@ class Watch:
         self._minutes = minutes
         self._token = secrets.token_hex(8)
         self._tasks: list[asyncio.Task[None]] = []
+        self._counted: tuple[int, int] | None = None
 
     async def start(self) -> None:
         """Look from now on."""
@@ -174,11 +176,10 @@ class Watch:
         """Raise and end alarms. Raises StorageBusy."""
         now = self._writer.clock()
         held = select(func.count(_hold.customer_id.distinct())).where(_hold.released_at.is_(None), _hold.lease_until > now)
-        everybody = select(func.count()).select_from(metadata.tables["customer"]).where(_customer.merged_into.is_(None))
         tools = {name: await self._figures(name, now) for name in self._tools}
         wanted = concerns(
             int(await self._reader.value(held) or 0),
-            int(await self._reader.value(everybody) or 0),
+            await self._everybody(now),
             self._share,
             self._minutes,
             tools,
@@ -187,6 +188,13 @@ class Watch:
         known = tuple(row.key for row in await self._reader.all(select(_alarm.key).where(_alarm.ended_at.is_(None))))
         if wanted or known:
             await self._writer.run(SetAlarms(tuple(wanted.items()), known))
+
+    async def _everybody(self, now: int) -> int:
+        """How many customers there are; counted anew every few minutes, since all of them are."""
+        if self._counted is None or now - self._counted[1] > COUNTED_EVERY:
+            everybody = select(func.count()).select_from(metadata.tables["customer"]).where(_customer.merged_into.is_(None))
+            self._counted = (int(await self._reader.value(everybody) or 0), now)
+        return self._counted[0]
 
     async def _figures(self, name: str, now: int) -> ToolFigures:
         waiting = _mark.state.in_(["pending", "accepted"])
@@ -200,7 +208,7 @@ class Watch:
                 func.sum(case((_mark.state == "failed", 1), else_=0)).label("refused"),
                 func.sum(case((and_(_mark.state == "drifted", _mark.drifts >= FOUGHT), 1), else_=0)).label("fought"),
                 func.max(case((_mark.state.in_(["pending", "failed"]), _mark.error), else_="")).label("error"),
-            ).where(_mark.destination == name)
+            ).where(_mark.destination == name, _mark.state.in_(["pending", "accepted", "failed", "drifted"]))
         )
         label = tool.label if tool is not None else name
         return ToolFigures(label, int(row.late or 0), int(row.refused or 0), int(row.fought or 0), row.error or "")

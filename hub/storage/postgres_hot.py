@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
@@ -9,20 +10,24 @@ from typing import Any
 
 import asyncpg
 
-from hub.storage.hot import REACHING, HoldFact, SessionFact
+from hub.storage.hot import REACHING, Checked, Gathered, HoldFact, Key, Program, Question, SessionFact, hand_out, keys_of, refuse
 from hub.storage.postgres import LOST, POINT_QUERIES
 from hub.storage.writer import StorageBusy
 
+PART = 200  # questions of one statement
+
 # Twice: the customer who owns the identifier, and whoever claimed it (holding needs less proof than joining).
 _FACTS = """
-WITH asked(value, kind) AS (SELECT * FROM unnest($1::text[], $2::text[]))
+WITH asked AS MATERIALIZED (
+  SELECT i.id, i.kind, i.site, i.value, i.customer_id FROM unnest($1::text[], $2::text[]) a(value, kind)
+  JOIN identifier i ON i.value = a.value AND i.kind = a.kind AND i.ended_at IS NULL
+)
 SELECT c.id AS customer_id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
-FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind AND i.ended_at IS NULL JOIN customer c ON c.id = i.customer_id
+FROM asked i JOIN customer c ON c.id = i.customer_id
 LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
 UNION ALL
 SELECT c.id, i.kind, i.site, i.value, h.id, h.reason, h.scope, h.lease_until, c.hold_version
-FROM asked a JOIN identifier i ON i.value = a.value AND i.kind = a.kind AND i.ended_at IS NULL
-JOIN evidence e ON e.other_id = i.id AND e.withdrawn_at IS NULL AND e.proof IN ({proofs})
+FROM asked i JOIN evidence e ON e.other_id = i.id AND e.withdrawn_at IS NULL AND e.proof IN ({proofs})
 JOIN identifier s ON s.id = e.identifier_id JOIN customer c ON c.id = s.customer_id
 LEFT JOIN hold h ON h.customer_id = c.id AND h.released_at IS NULL
 """
@@ -42,6 +47,8 @@ class PostgresHot:
 
     def __init__(self, url: str) -> None:
         self.reach(REACHING)
+        self._gathered = Gathered()
+        self._reading: set[asyncio.Task[None]] = set()
         self._pool: asyncpg.Pool[Any] = asyncpg.create_pool(
             url,
             min_size=1,
@@ -54,26 +61,43 @@ class PostgresHot:
 
     def reach(self, proofs: Sequence[str]) -> None:
         self._facts = _FACTS.format(proofs=", ".join(f"'{proof}'" for proof in proofs))
-        # The token's row among them, known by its empty kind: each statement is a crossing to the server.
+        # The tokens' rows among them, known by their empty kind: each statement is a crossing to the server.
         self._checked = (
-            f"{self._facts} UNION ALL SELECT id, '', '', name, NULL, NULL, NULL, NULL, 0 "  # noqa: S608
-            "FROM api_token WHERE token_hash = $3 AND revoked_at IS NULL"
+            f"{self._facts} UNION ALL SELECT id, '', token_hash, name, NULL, NULL, NULL, NULL, 0 "  # noqa: S608
+            "FROM api_token WHERE token_hash = ANY($3::text[]) AND revoked_at IS NULL"
         )
 
     async def start(self) -> None:
         await self._pool
 
-    async def hold_facts(self, keys: Sequence[tuple[str, str]]) -> list[HoldFact]:
+    async def hold_facts(self, keys: Sequence[Key]) -> list[HoldFact]:
         values, kinds = [value for value, _ in keys], [kind for _, kind in keys]
         return [HoldFact._make(row) for row in await self._rows(self._facts, values, kinds)]
 
-    async def checked(self, token: str, keys: Sequence[tuple[str, str]]) -> tuple[tuple[int, str] | None, list[HoldFact]]:
-        values, kinds = [value for value, _ in keys], [kind for _, kind in keys]
-        rows = await self._rows(self._checked, values, kinds, token)
-        program = next(((row[0], row[3]) for row in rows if not row[1]), None)
-        return program, [HoldFact._make(row) for row in rows if row[1]]
+    def checked(self, token: str, keys: Sequence[Key]) -> asyncio.Future[Checked]:
+        return self._gathered.ask(token, keys, self._read_gathered)
 
-    async def api_token(self, digest: str) -> tuple[int, str] | None:
+    def _read_gathered(self) -> None:
+        questions = self._gathered.take()
+        for start in range(0, len(questions), PART):
+            task = asyncio.create_task(self._answer(questions[start : start + PART]), name="hold check")
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+
+    async def _answer(self, questions: Sequence[Question]) -> None:
+        try:
+            keys = keys_of(questions)
+            values, kinds = [value for value, _ in keys], [kind for _, kind in keys]
+            rows = await self._rows(self._checked, values, kinds, list({question.token for question in questions}))
+            programs = {row[2]: (row[0], row[3]) for row in rows if not row[1]}
+            hand_out(questions, programs, [HoldFact._make(row) for row in rows if row[1]])
+        except asyncio.CancelledError:
+            refuse(questions, StorageBusy("The hub is stopping. Ask again."))
+            raise
+        except Exception as error:
+            refuse(questions, error)
+
+    async def api_token(self, digest: str) -> Program | None:
         found = await self._rows(TOKEN, digest)
         return (found[0][0], found[0][1]) if found else None
 
@@ -91,6 +115,8 @@ class PostgresHot:
             raise StorageBusy(f"The database could not be read ({type(error).__name__}). Ask again.") from None
 
     async def close(self) -> None:
+        for task in tuple(self._reading):
+            task.cancel()
         with contextlib.suppress(asyncpg.InterfaceError):  # it could not be started
             self._pool.terminate()
 
