@@ -12,7 +12,22 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import hub.storage  # noqa: F401  (picks the SQLite library before anything imports sqlite3)
-from bench import ingest, machine, people, processes, profiling, reading, replies, report, resolving, searching, start_up, streams, volume
+from bench import (
+    gate,
+    ingest,
+    machine,
+    people,
+    processes,
+    profiling,
+    reading,
+    replies,
+    report,
+    resolving,
+    searching,
+    start_up,
+    streams,
+    volume,
+)
 from bench.databases import Databases
 from bench.generate import Volumes
 from bench.report import Figure
@@ -27,6 +42,7 @@ PARTS: dict[str, Part] = {
     "processes": processes.measure,
     "search": searching.measure,
     "reading": reading.measure,
+    "gate": gate.measure,
     "volume": volume.measure,
     "resolving": resolving.measure,
     "people": people.measure,

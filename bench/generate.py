@@ -205,6 +205,12 @@ def _events(speakers: list[int], directions: list[str], began: int, step: int) -
                     yield (next(number), kind, at, speaker, speaker, None, 2, "{}")
 
 
+def beginning(table: str, made: Iterator[tuple[Any, ...]]) -> tuple[tuple[Any, ...] | None, list[str], Iterator[tuple[Any, ...]]]:
+    """The first row, the columns that rows name (later ones have a default), and all the rows."""
+    first = next(made, None)
+    return first, list(COLUMNS[table])[: len(first or ())], itertools.chain([first], made) if first is not None else iter(())
+
+
 # --- SQLite --------------------------------------------------------------------------------------------------------------
 
 
@@ -222,8 +228,10 @@ def fill_sqlite(path: Path, volumes: Volumes, now: int) -> None:
             execute(f'DROP INDEX "{name}"')
         execute("BEGIN")
         for table, made in rows(volumes, now):
-            marks = ", ".join("?" for _ in COLUMNS[table])
-            connection.executemany(f'INSERT INTO "{table}" ({", ".join(COLUMNS[table])}) VALUES ({marks})', made)
+            first, names, every = beginning(table, iter(made))
+            if first is not None:
+                statement = f'INSERT INTO "{table}" ({", ".join(names)}) VALUES ({", ".join("?" for _ in names)})'
+                connection.executemany(statement, every)
         for _, sql in indexes:
             execute(sql)
         execute("INSERT INTO message_search(message_search) VALUES ('rebuild')")
@@ -249,7 +257,9 @@ async def fill_postgres(url: str, volumes: Volumes, now: int) -> None:
         for name, _ in indexes:
             await connection.execute(f'DROP INDEX "{name}"')
         for table, made in rows(volumes, now):
-            await connection.copy_records_to_table(table, records=made, columns=list(COLUMNS[table]))
+            first, names, every = beginning(table, iter(made))
+            if first is not None:
+                await connection.copy_records_to_table(table, records=every, columns=names)
         await connection.execute("UPDATE event_head SET seq = (SELECT coalesce(max(seq), 0) FROM event)")
         for table in COLUMNS:
             key = key_of(table)[0]

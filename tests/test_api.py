@@ -112,7 +112,9 @@ async def test_one_person_by_get(api: Api, case: str) -> None:
         assert answer.content_type == "application/json"
         assert answer.headers["Cache-Control"] == "no-store", "a cached `not held` would be the worst answer there is"
         body = await answer.json()
-    assert set(body) == {"held", "known", "until", "reasons", "version", "receipt_id", "as_of"}
+    assert set(body) == {"held", "hold", "known", "until", "reasons", "version", "on_failure", "receipt_id", "as_of"}
+    assert body["hold"] is body["held"], "as Braze snippets of other gates spell it"
+    assert body["on_failure"] == "closed"
     assert (body["held"], body["known"]) == (held, known)
     assert body["reasons"] == (["open_ticket"] if held else [])
     assert (body["until"] is not None) == held

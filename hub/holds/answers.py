@@ -155,3 +155,4 @@ class Answers:
         if self._task is not None:
             await self._task
             self._task = None
+        await self.flush()

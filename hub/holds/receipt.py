@@ -30,5 +30,5 @@ def proves(key: bytes, question: Iterable[str], receipt: str) -> bool:
 
 def _mac(key: bytes, said: str, question: Iterable[str]) -> str:
     # Each part with its length before it: no other question spells the same.
-    spelled = "".join([f"{len(part)}:{part}" for part in (said, *question)])
+    spelled = f"{len(said)}:{said}" + "".join([f"{len(part)}:{part}" for part in question])
     return hashlib.blake2b(spelled.encode("utf-8", "surrogatepass"), key=key, digest_size=_MAC_BYTES).hexdigest()
