@@ -7,7 +7,7 @@ import os
 import click
 
 from hub import __version__
-from hub.cli import accounts, channels, customers, deliveries, identity, parsing, quarantine, replay, server, simulate, storage
+from hub.cli import accounts, channels, customers, deliveries, holds, identity, parsing, quarantine, replay, server, simulate, storage
 
 
 @click.group()
@@ -18,6 +18,6 @@ def main() -> None:
     os.umask(0o077)
 
 
-for group in (server, storage, accounts, channels, customers, quarantine, deliveries, parsing, replay, identity, simulate):
+for group in (server, storage, accounts, channels, customers, quarantine, deliveries, holds, parsing, replay, identity, simulate):
     for command in group.COMMANDS:
         main.add_command(command)
