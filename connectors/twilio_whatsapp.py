@@ -19,6 +19,7 @@ class TwilioWhatsApp(TwilioMessaging):
     icon: ClassVar[str] = "whatsapp"
     reaches: ClassVar[tuple[str, ...]] = ("phone", "wa_user_id")
     prefix: ClassVar[str] = "whatsapp:"
+    window_hours: ClassVar[float] = 24  # free text reaches them so long after they wrote: https://www.twilio.com/docs/api/errors/63016
     max_files: ClassVar[int] = 1
     max_file_bytes: ClassVar[int] = 16_000_000  # https://www.twilio.com/docs/whatsapp/guidance-whatsapp-media-messages
 

@@ -18,11 +18,12 @@ from pydantic import SecretStr, ValidationError
 
 import connectors
 from hub import agents, keys, reactions, sessions
-from hub.config import ConfigError, HoldSettings, Settings, explain
+from hub.config import ConfigError, HoldSettings, SatisfactionSettings, Settings, explain
 from hub.contract import Channel, ChannelSettings, Checked, Destination, Hears, Pace, Place, Request, Room, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.quarantine import SweepUnverified
+from hub.conversations.following_up import sweep_follow_ups
 from hub.conversations.recovery import Recovery
 from hub.customers.canonical import canonical
 from hub.customers.codes import sweep_codes
@@ -40,13 +41,16 @@ from hub.delivery.tokens import file_token, one_time_code, reply_token, reply_to
 from hub.delivery.watching import Watch
 from hub.dns import Resolver, host_and_port
 from hub.holds.renewal import RenewLeases
+from hub.holds.sealing import Sealer
 from hub.http import GuardedHttp
 from hub.marketing import HearsSends, MarketingTool, Proved, ToolSettings
-from hub.policy import DAY, ChannelRule, HoldRules, Policy
+from hub.policy import DAY, SECOND, ChannelRule, HoldRules, Policy
+from hub.satisfaction.asking import Asking
 from hub.storage.blobs import Blobs
 from hub.storage.channels import RegisterChannels
 from hub.storage.engines import Engine, KnowEpoch, engine
 from hub.storage.writer import Clock, StorageBusy, wall_clock
+from hub.survey_policy import MINUTE, SurveyPolicy, minutes
 from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed
@@ -62,7 +66,9 @@ SANDBOX_AGENT = "agent@shop.example"
 
 RENEW_EVERY = 60.0  # seconds
 WAKE_EVERY = 5.0
+ASK_EVERY = 30.0
 SWEEP_EVERY = 3_600.0
+SANDBOX_WATCH_EVERY = 5.0  # seconds: how often stand-ins are asked what is planned and what was sent
 FILE_LINK_LIFE = 3_600  # seconds a provider may fetch an outgoing attachment
 DRAIN = 5.0
 
@@ -191,6 +197,7 @@ def sandbox_secrets(settings: Settings) -> SandboxSecrets:
     twilio = first(settings.channels, "twilio_whatsapp", "twilio_sms")
     mail = first(settings.channels, "email_raw")
     slack = first(settings.rooms, "slack")
+    klaviyo = first(settings.destinations, "klaviyo")
     site = next(iter(settings.sites.values()), None)
     return SandboxSecrets(
         twilio_account_sid=str(twilio.get("account_sid", "")),
@@ -202,6 +209,8 @@ def sandbox_secrets(settings: Settings) -> SandboxSecrets:
         webhook_secret=str(first(settings.destinations, "webhook").get("secret", "")),
         site_key=next((key.get_secret_value() for _, key in site.secrets), "") if site else "",
         site_audience=site.audience if site else "",
+        klaviyo_api_key=str(klaviyo.get("api_key", "")),
+        klaviyo_webhook_secret=str(klaviyo.get("webhook_secret", "")),
     )
 
 
@@ -261,7 +270,15 @@ class Running:
             state = states[name]
             mails = "email" in connector.reaches
             rule = ChannelRule(
-                state.id, name, connector.label, own.brand, connector.reaches, connector.idempotent, mails, getattr(own, "site", "")
+                state.id,
+                name,
+                connector.label,
+                own.brand,
+                connector.reaches,
+                connector.idempotent,
+                mails,
+                getattr(own, "site", ""),
+                window=int(getattr(connector, "window_hours", 0) * 3_600 * SECOND),
             )
             channels[name] = BoundChannel(rule, place, connector, state, observes=own.signature == "observe")
         policy = Policy(
@@ -269,6 +286,7 @@ class Running:
             hold_lease=int(settings.holds.lease_days * DAY),
             hold_renew_under=int(settings.holds.renew_under_days * DAY),
             hold=hold_rules(settings.holds),
+            survey=survey_rules(settings.satisfaction),
             rooms=tuple(built.rooms),
             destinations=tuple(built.destinations),
             tools=tuple(built.tools),
@@ -329,6 +347,8 @@ class Running:
         )
         self._recovery = Recovery(channels, reader, writer, blobs, http, lambda token: reply_token_names(secret, token))
         self._suggestions = Suggestions(reader, writer)
+        self._asking = Asking(reader, writer, policy, secret, public_url)
+        self._sealer = Sealer(reader, writer, keys.derive(secret, "proof identifiers"))
         self._reading_back = ReadingBack(tools, reader, writer, http)
         share, minutes = settings.holds.alarm_share, settings.holds.alarm_confirm_minutes
         self._watch = Watch(tools, reader, writer, http, share=share, minutes=minutes)
@@ -357,10 +377,13 @@ class Running:
         await self._suggestions.start()
         await self._reading_back.start()
         await self._watch.start()
+        await self._sealer.start()
+        self._every(ASK_EVERY, self._asking.ask_due)
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
         self._every(SWEEP_EVERY, self._sweep_logins)
         self._every(SWEEP_EVERY, self._sweep_codes)
+        self._every(SWEEP_EVERY, self._sweep_follow_ups)
         self._every(SWEEP_EVERY, self._sweep_quarantine)
 
     def _allowed_hosts(self) -> list[str]:
@@ -384,6 +407,11 @@ class Running:
         if await agents.token_of(hub.reader, keys.digest(token)) is None:
             await hub.writer.run(agents.CreateApiToken("Sandbox marketing tool", keys.digest(token)))
         sandbox_pages.add_routes(app, SandboxDemo(self.sandbox, token), login=SANDBOX_AGENT)
+        tools = [hub.tools.get(name) for name in hub.tools]
+        if tools and all(tool is not None and tool.is_sandbox() for tool in tools):
+            # Whoever tries it sees within seconds what a real tool is asked every few minutes.
+            self._every(SANDBOX_WATCH_EVERY, self._watch.look_at_campaigns)
+            self._every(SANDBOX_WATCH_EVERY, self._watch.look_at_sends)
 
     def _every(self, seconds: float, work: Callable[[], Any]) -> None:
         async def repeat() -> None:
@@ -420,6 +448,9 @@ class Running:
     async def _sweep_codes(self) -> None:
         await sweep_codes(self._reader, self._writer, self._clock())
 
+    async def _sweep_follow_ups(self) -> None:
+        await sweep_follow_ups(self._reader, self._writer, self._clock())
+
     async def _sweep_quarantine(self) -> None:
         await self._writer.run(SweepUnverified(tuple(self.hub.policy.channels)))
 
@@ -428,7 +459,9 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for part in (getattr(self, name, None) for name in ("_watch", "_reading_back", "_suggestions", "_recovery", "_reconciler")):
+        for part in (
+            getattr(self, name, None) for name in ("_watch", "_sealer", "_reading_back", "_suggestions", "_recovery", "_reconciler")
+        ):
             if part is not None:
                 await part.stop()
         hub = getattr(self, "hub", None)
@@ -479,6 +512,21 @@ def hold_rules(own: HoldSettings) -> HoldRules:
         low_score=int(own.low_score_days * DAY),
         complaint_tags=frozenset(own.complaint_tags),
         complaint=int(own.complaint_days * DAY),
+    )
+
+
+def survey_rules(own: SatisfactionSettings) -> SurveyPolicy:
+    """The rules of the survey as decisions read them."""
+    return SurveyPolicy(
+        kind=own.kind,
+        delay=int(own.delay_minutes * MINUTE),
+        every=int(own.every_days * DAY),
+        life=int(own.life_days * DAY),
+        quiet_from=minutes(own.quiet_from),
+        quiet_until=minutes(own.quiet_until),
+        time_zone=own.time_zone,
+        language=own.language,
+        questions=own.questions,
     )
 
 

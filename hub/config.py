@@ -12,10 +12,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hub.survey_policy import minutes
 
 
 class ConfigError(Exception):
@@ -81,6 +84,35 @@ class HoldSettings(_Section):
         if self.resume != "at_once" and not self.cool_down_days:
             raise ValueError(f"resume: {self.resume} needs cool_down_days, the longest that marketing waits after a ticket was resolved")
         return self
+
+
+class SatisfactionSettings(_Section):
+    """The one question a customer is asked after a ticket was resolved."""
+
+    kind: Literal["off", "csat", "nps", "effort"] = "off"
+    delay_minutes: float = Field(default=30, ge=0)
+    every_days: float = Field(default=14, ge=0)  # a customer is asked once in so long
+    life_days: float = Field(default=14, gt=0)  # the link takes an answer for so long
+    quiet_from: str = "21:00"  # nobody is asked from then on ...
+    quiet_until: str = "09:00"  # ... until then, in their own time zone, or in time_zone where theirs is not known
+    time_zone: str = "UTC"
+    language: str = "en"
+    questions: dict[str, str] = {}  # language -> your own words for the question
+
+    @field_validator("quiet_from", "quiet_until")
+    @classmethod
+    def _time_of_day(cls, value: str) -> str:
+        minutes(value)
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"there is no time zone {value!r}; write it as Europe/Berlin") from None
+        return value
 
 
 class SiteKeySettings(_Section):
@@ -187,6 +219,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     conversations: ConversationSettings = ConversationSettings()
     holds: HoldSettings = HoldSettings()
+    satisfaction: SatisfactionSettings = SatisfactionSettings()
     identity: IdentitySettings = IdentitySettings()
     sites: dict[str, SiteSettings] = {}
     # Each entry's `type` names a connector, which checks the rest of it.

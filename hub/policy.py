@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hub.survey_policy import SurveyPolicy
+
 SECOND = 1_000_000  # all times are microseconds
 DAY = 86_400 * SECOND
 
@@ -25,6 +27,7 @@ class ChannelRule:
     idempotent: bool
     mails: bool  # answers carry mail headers and a reply address
     site: str = ""  # the web site whose accounts it reaches, where it reaches accounts
+    window: int = 0  # it takes what we write for so long after the customer wrote on it, in microseconds; 0: always
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Policy:
     reopen_within: int = 7 * DAY
     hold_lease: int = 7 * DAY
     hold_renew_under: int = 3 * DAY
-    hold: HoldRules = HoldRules()
+    hold: HoldRules = field(default_factory=HoldRules)
+    survey: SurveyPolicy = field(default_factory=SurveyPolicy)
     delivery_lease: int = 90 * SECOND
     unknown_blocks: int = 120 * SECOND  # how long a send of unknown fate keeps its lane shut
     rooms: tuple[str, ...] = ()

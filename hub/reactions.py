@@ -18,6 +18,7 @@ from hub.delivery.owed import (
 )
 from hub.holds.ledger import on_identity, on_joined, on_parted
 from hub.holds.reasons import on_score, on_ticket
+from hub.satisfaction.surveys import on_resolved_survey
 from hub.storage.facts import Facts, React
 from hub.storage.records import Event
 
@@ -27,7 +28,7 @@ REACTIONS: dict[str, tuple[React, ...]] = {
     "message.unchecked": (check_sender,),
     "ticket.opened": (on_ticket, show_card),
     "ticket.reopened": (on_ticket, show_card),
-    "ticket.resolved": (on_ticket, show_card),
+    "ticket.resolved": (on_ticket, show_card, on_resolved_survey),
     "ticket.assigned": (show_card,),
     "ticket.snoozed": (on_ticket, show_card),
     "ticket.woken": (on_ticket, show_card),

@@ -26,9 +26,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     # What everybody may know knows nobody.
     "hub.contract": (),
     "hub.marketing": ("hub.contract",),  # the same, for marketing tools
-    "hub.policy": (),
+    "hub.policy": ("hub.survey_policy",),
+    "hub.survey_policy": (),
     "hub.keys": (),
-    "hub.config": (),
+    "hub.config": ("hub.survey_policy",),
     "hub.storage.records": ("hub.storage.marketing_records",),
     "hub.storage.marketing_records": (),
     # The domain: storage below, decisions above it, and nothing of the web.
@@ -50,11 +51,11 @@ DOORS: dict[str, tuple[str, ...]] = {
     "hub.delivery": (
         *("hub.contract", "hub.policy", "hub.keys", "hub.storage.*", "hub.delivery.*"),
         *("hub.conversations", "hub.conversations.wording"),  # Refusal, and what a person without a name is called
-        "hub.holds.ledger",  # the shape of times that destinations are told
+        *("hub.holds.ledger", "hub.holds.marks"),  # the shape of times that destinations are told; what tools were told
     ),
     **dict.fromkeys(  # what is wanted of a marketing tool is what the gate answers
         ("hub.delivery.marking", "hub.delivery.watching"),
-        ("hub.contract", "hub.marketing", "hub.policy", "hub.storage.*", "hub.delivery.*", "hub.holds.*"),
+        ("hub.contract", "hub.marketing", "hub.policy", "hub.storage.*", "hub.delivery.*", "hub.holds.*", "hub.conversations.wording"),
     ),
     "hub.holds": (
         "hub.contract",
@@ -65,7 +66,11 @@ DOORS: dict[str, tuple[str, ...]] = {
         "hub.conversations.tickets",
         "hub.holds.*",
     ),
-    "hub.reactions": ("hub.storage.*", "hub.delivery.owed", "hub.holds.ledger", "hub.holds.reasons"),
+    "hub.reactions": ("hub.storage.*", "hub.delivery.owed", "hub.holds.ledger", "hub.holds.reasons", "hub.satisfaction.surveys"),
+    "hub.satisfaction": (
+        *("hub.keys", "hub.policy", "hub.survey_policy", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
+        "hub.satisfaction.*",
+    ),
     # Who may come in: accounts, their passwords and their sessions.
     **dict.fromkeys(
         ("hub.agents", "hub.passwords", "hub.sessions"),
@@ -85,7 +90,7 @@ DOORS: dict[str, tuple[str, ...]] = {
             "hub.customers.*",
             "hub.conversations.*",
         ),
-        *("hub.delivery.*", "hub.holds.*", "hub.agents", "hub.passwords", "hub.sessions", "hub.web.*", "hub"),
+        *("hub.delivery.*", "hub.holds.*", "hub.satisfaction.*", "hub.agents", "hub.passwords", "hub.sessions", "hub.web.*", "hub"),
     ),
     "hub.app": ("hub.*", "connectors.*"),  # the composition root: the only file that knows everybody
     "hub.serving": ("hub.*",),
@@ -132,7 +137,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy.create_engine": ("hub.storage",),
     # ... and the domain reads it in statements that are the same on every engine.
     "sqlalchemy": (
-        *("hub.storage", "hub.customers", "hub.conversations", "hub.delivery", "hub.holds"),
+        *("hub.storage", "hub.customers", "hub.conversations", "hub.delivery", "hub.holds", "hub.satisfaction"),
         *("hub.agents", "hub.sessions", "hub.web", "hub.cli"),
     ),
 }

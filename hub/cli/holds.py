@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hub.cli.shared import config_option, fail, settings_from, with_reader
+from hub.cli.shared import config_option, fail, settings_from, with_hub, with_reader
 
 if TYPE_CHECKING:
     from hub.config import Settings
     from hub.holds.proof import Head
     from hub.holds.proving import Keys, Proved
+    from hub.web.context import Hub
 
 LISTED = 500
 KINDS = ("email", "phone", "external_id", "wa_user_id")
@@ -27,7 +28,7 @@ head_option = click.option(
 
 @click.group("holds")
 def holds_group() -> None:
-    """Who is held now, and the proof of who was."""
+    """Who is held now, what marketing tools were told, and the proof of who was."""
 
 
 @holds_group.command("list")
@@ -70,6 +71,25 @@ def _minute(at: int) -> str:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@holds_group.command("reconcile")
+@click.option("--destination", default="", help="Only this marketing tool, by its name in config.yaml.")
+@config_option
+def holds_reconcile(destination: str, config: Path) -> None:
+    """Bring marketing tools to the wanted state once more, and read all of it back, whatever they were told before."""
+
+    async def work(hub: Hub) -> list[tuple[str, int, int]]:
+        from hub.delivery.owed import reconcile
+
+        names = [name for name in hub.tools if name == destination or not destination]
+        return [(name, *await reconcile(name, hub.reader, hub.writer)) for name in names]
+
+    done = with_hub(config, work)
+    if not done:
+        fail(f"There is no marketing tool {destination}." if destination else "No marketing tool is configured under `destinations`.")
+    for name, customers, identifiers in done:
+        click.echo(f"{name}: {customers} customers are queued and {identifiers} identifiers are read back as soon as the hub runs.")
 
 
 @holds_group.command("prove")

@@ -68,7 +68,8 @@ def check(config: Path) -> None:
         built = configure(settings, keys.load_secret(settings.storage.secret_file) if there else bytes(keys.SECRET_BYTES))
     except (ConfigError, keys.BadSecret, OSError) as error:
         fail(str(error))
-    click.echo(f"Configuration   ok: {len(built.channels)} channels, {len(built.rooms)} rooms, {len(built.destinations)} destinations, {len(built.tools)} marketing tools")
+    counted = (("channels", built.channels), ("rooms", built.rooms), ("destinations", built.destinations), ("marketing tools", built.tools))
+    click.echo(f"Configuration   ok: {', '.join(f'{len(those)} {name}' for name, those in counted)}")
     try:
         database, standing = standing_of(settings)
     except migrate.DatabaseUnreadable as error:

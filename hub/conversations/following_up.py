@@ -84,7 +84,7 @@ def _ticket_of(ticket_id: int, facts: Facts) -> Ticket:
     return ticket
 
 
-def _state(what: str, row: FollowUp, ticket: Ticket, facts: Facts, *, agent_id: int | None, **more: Any) -> None:
+def state(what: str, row: FollowUp, ticket: Ticket, facts: Facts, *, agent_id: int | None, **more: Any) -> None:
     facts.emit(
         what,
         customer_id=ticket.conversation_id,
@@ -142,7 +142,7 @@ class AddFollowUp:
         row.channel_id, row.identifier_id = self.channel_id, self.identifier_id
         row.expires_at = facts.now + int(self.days * DAY)
         facts.insert(row)
-        _state("follow_up.added", row, ticket, facts, agent_id=self.agent_id)
+        state("follow_up.added", row, ticket, facts, agent_id=self.agent_id)
         return row.id
 
 
@@ -165,7 +165,7 @@ class CancelFollowUp:
             raise Refusal("This is no longer waiting: it was sent or cancelled meanwhile, or it ran out. Reload and look again.")
         row.state = "cancelled"
         facts.change(row)
-        _state("follow_up.cancelled", row, _ticket_of(self.ticket_id, facts), facts, agent_id=self.agent_id)
+        state("follow_up.cancelled", row, _ticket_of(self.ticket_id, facts), facts, agent_id=self.agent_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +218,10 @@ class KeepFollowUp:
             sent = self._send(ticket, facts)
         except Refusal as refusal:  # before anything was written
             row.state, row.error = "refused", str(refusal)
-            _state("follow_up.refused", row, ticket, facts, agent_id=None, why=row.error, actor=self.actor)
+            state("follow_up.refused", row, ticket, facts, agent_id=None, why=row.error, actor=self.actor)
             return Kept("refused", row.error)
         row.state, row.error, row.message_id = "sent", "", sent
-        _state("follow_up.sent", row, ticket, facts, agent_id=None, actor=self.actor)
+        state("follow_up.sent", row, ticket, facts, agent_id=None, actor=self.actor)
         return Kept("sent", message_id=sent)
 
     def _send(self, ticket: Ticket, facts: Facts) -> int:
@@ -238,7 +238,7 @@ def expire(row: FollowUp, ticket: Ticket, facts: Facts) -> None:
     """Note that what was waited for did not happen in time, so that somebody may tell the customer."""
     row.state = "expired"
     facts.change(row)
-    _state("follow_up.expired", row, ticket, facts, agent_id=None)
+    state("follow_up.expired", row, ticket, facts, agent_id=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +281,11 @@ def waiting_for(key: str) -> Select[Any]:
         .order_by(_follow_up.c.id)
         .limit(MOST_FIRED)
     )
+
+
+def promised(key: str) -> Select[Any]:
+    """A row if anybody ever promised anything for this."""
+    return select(_follow_up.c.id).where(_follow_up.c.key == key).limit(1)
 
 
 def keep(row: Row[Any], values: Mapping[str, str], actor: str) -> KeepFollowUp:

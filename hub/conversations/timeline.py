@@ -135,13 +135,14 @@ def arrange(
 
 
 def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: str, agents: Mapping[int, str]) -> Said:
-    author = agents.get(row.agent_id, "An agent") if row.direction != "in" else _sender(row.sender_name, customer)
+    nobody = "Sent by itself" if row.automatic else "An agent"
+    author = agents.get(row.agent_id, nobody) if row.direction != "in" else _sender(row.sender_name, customer)
     status, tone = wording.MESSAGE_STATUS.get(row.status, ("", "calm"))
     end = wording.quoted_from(row.text) if row.direction == "in" else len(row.text)
     joined = (
         last is not None
-        and (last.direction, last.agent_id, last.channel_id, last.identifier_id, last.proof)
-        == (row.direction, row.agent_id, row.channel_id, row.identifier_id, row.proof)
+        and (last.direction, last.agent_id, last.channel_id, last.identifier_id, last.proof, last.automatic)
+        == (row.direction, row.agent_id, row.channel_id, row.identifier_id, row.proof, row.automatic)
         and 0 <= row.created_at - last.created_at <= TOGETHER
         and not row.subject
     )

@@ -68,7 +68,14 @@ HOLD_REASON: dict[str, str] = {
 }
 LEDGER: dict[str, str] = {"placed": "Placed", "renewed": "Renewed", "released": "Released", "expired": "Ran out"}
 
-AUTOMATIC: dict[str, str] = {"auto-reply": "Automatic reply", "bounce": "Delivery failure notice", "list": "Mailing list"}
+AUTOMATIC: dict[str, str] = {
+    "auto-reply": "Automatic reply",
+    "bounce": "Delivery failure notice",
+    "list": "Mailing list",
+    "survey": "Survey",
+    "follow-up": "As promised",
+}
+PROMISE: dict[str, str] = {"waiting": "Waiting", "sent": "Sent", "refused": "Not sent", "cancelled": "Cancelled", "expired": "Ran out"}
 
 EVENT_ICON: dict[str, str] = {
     "ticket.opened": "inbox",
@@ -90,6 +97,12 @@ EVENT_ICON: dict[str, str] = {
     "ticket.spam": "user-x",
     "ticket.hold_overdue": "clock",
     "customer.hold_ended": "play",
+    "survey.answered": "check",
+    "follow_up.added": "bell",
+    "follow_up.sent": "bell",
+    "follow_up.refused": "alert",
+    "follow_up.cancelled": "bell",
+    "follow_up.expired": "clock",
     "optout.recorded": "stop",
     "optout.withdrawn": "play",
     "send.seen": "mail",
@@ -150,6 +163,12 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         "ticket.hold_overdue": f"{number} held marketing for {said.get('days', 'many')} days and holds it no more, though it is unresolved",
         "customer.hold_ended": f"Marketing hold ended by hand{by}: "
         f"{hold_reason(str(said.get('reason', '')), str(said.get('source', ''))).lower()}",
+        "survey.answered": f"The customer answered the survey: {scored(str(said.get('kind', '')), said.get('score'))}",
+        "follow_up.added": f"{actor or 'Somebody'} promised to follow up when {said.get('key', '')}",
+        "follow_up.sent": f"Followed up as promised: {said.get('key', '')}{by}",
+        "follow_up.refused": f"{said.get('key', '')} happened, but the customer was not told: {said.get('why', '')}",
+        "follow_up.cancelled": f"The promise to follow up when {said.get('key', '')} was taken back{by}",
+        "follow_up.expired": f"{said.get('key', '')} did not happen in time: the customer was promised to be told",
         "suggestion.rejected": f"{actor or 'Somebody'} said that {other} is another person",
     }.get(type, plain(type))
 
@@ -172,6 +191,14 @@ def _sent(said: dict[str, Any]) -> str:
     if said.get("leak"):
         return f"{campaign} reached this customer{how} although marketing is held: {LEAK.get(str(said.get('cause')), 'nobody knows why')}"
     return f"{campaign} was sent{how} by marketing"
+
+
+SCORED: dict[str, str] = {"csat": "{} of 5", "nps": "{} of 10", "effort": "{} of 7 for ease"}
+
+
+def scored(kind: str, score: Any) -> str:
+    """An answer to a survey: `4 of 5`."""
+    return SCORED.get(kind, "{}").format(score)
 
 
 def program(actor: str) -> str:

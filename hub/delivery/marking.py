@@ -23,7 +23,7 @@ from hub.delivery.attempt import preparing
 from hub.delivery.owed import MarkAgain
 from hub.delivery.works import Finish, finish
 from hub.holds.gate import Standing, ask, hits_of, judge, look_up, together
-from hub.holds.marks import Key, NoteLooked, NoteMarked, NoteWaiting, PutOff, as_wish, key_of, keys_in, wish_for
+from hub.holds.marks import Key, LetGo, NoteLooked, NoteMarked, NoteWaiting, PutOff, as_wish, key_of, keys_in, wish_for
 from hub.holds.traits import traits_of
 from hub.marketing import MarketingTool, ToolSettings, Wish
 from hub.policy import SECOND
@@ -110,6 +110,9 @@ class MarkCarrier:
         keys = sorted(set(named) | {key for key, mark in marks.items() if mark.customer_id == delivery.subject_id})
         now = self._writer.clock()
         wanted = await standings(keys, self._tools.settings(delivery.target), self._hot, now)
+        over = tuple(m.id for key, m in marks.items() if key in wanted and not wanted[key].held and m.accepted_at is None and m.check_at)
+        if over:
+            await self._writer.run(LetGo(over))
         traits = await traits_of([key for key in keys if wanted[key].held or key in marks], self._reader)
         wishes = [wish_for(key, wanted[key], traits.get(key, {}), marks.get(key)) for key in keys]
         # Later is newer, whichever customer it is about and whatever backup was restored: what is wanted was read at this moment.

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from hub.holds.ledger import active_holds, identifiers_of, notice
+from hub.holds.marks import LookNow
 from hub.storage.facts import Facts, Needs
 from hub.storage.reader import Reader
 from hub.storage.records import Customer, Delivery, Event, Setting
@@ -20,6 +21,7 @@ AT_A_TIME = 200  # customers in one unit of work, so that no one waits long behi
 
 _hold = metadata.tables["hold"]
 _setting = metadata.tables["setting"]
+_mark_table = metadata.tables["mark"]
 
 
 def send_reply(facts: Facts, event: Event) -> None:
@@ -267,6 +269,32 @@ async def introduce(destinations: Sequence[str], reader: Reader, writer: Writer)
         await writer.run(TellHeld(ids, new))
         last = ids[-1]
     await writer.run(NoteToldAll(tuple(destinations)))
+
+
+async def reconcile(tool: str, reader: Reader, writer: Writer) -> tuple[int, int]:
+    """Have a marketing tool brought to the wanted state and read back, all of it, as soon as the hub runs: (customers, identifiers it
+    was told of). Raises StorageBusy."""
+    customers, last = 0, 0
+    while True:
+        held = select(_hold.c.customer_id).where(_hold.c.released_at.is_(None), _hold.c.customer_id > last)
+        marked = select(_mark_table.c.customer_id).where(_mark_table.c.destination == tool, _mark_table.c.customer_id > last)
+        both = held.union(marked).subquery()
+        ids = tuple(row[0] for row in await reader.all(select(both.c.customer_id).order_by(both.c.customer_id).limit(AT_A_TIME)))
+        if not ids:
+            break
+        customers += await writer.run(MarkAgain(tool, ids))
+        last = ids[-1]
+    marks, last = 0, 0
+    while True:
+        told = select(_mark_table.c.id).where(
+            _mark_table.c.destination == tool, _mark_table.c.id > last, _mark_table.c.accepted_at.is_not(None)
+        )
+        ids = tuple(row[0] for row in await reader.all(told.order_by(_mark_table.c.id).limit(AT_A_TIME)))
+        if not ids:
+            return customers, marks
+        await writer.run(LookNow(ids))
+        marks += len(ids)
+        last = ids[-1]
 
 
 def fetch_media(facts: Facts, event: Event) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from hub.holds.alarms import Concern
+from hub.holds.alarms import Concern, Level
 from hub.marketing import Campaign
 from hub.policy import SECOND
 from hub.storage.facts import Facts, Needs
@@ -71,7 +71,8 @@ def concern(label: str, campaign: Campaign, endangered: int) -> Concern | None:
     when = f" at {datetime.fromtimestamp(campaign.send_at, UTC):%Y-%m-%d %H:%M} UTC" if campaign.send_at is not None else ""
     people = f"{endangered:,} held customer{'s' if endangered != 1 else ''}"
     text = f"It is to go out{when}. {WHY[risk]} {campaign.mend}".strip()
-    return Concern("critical", f"“{campaign.name}” ({label}) would reach {people}", text, "/holds/campaigns")
+    level: Level = "warning" if risk == "unknown" else "critical"
+    return Concern(level, f"“{campaign.name}” ({label}) would reach {people}", text, "/holds/campaigns")
 
 
 @dataclass(frozen=True, slots=True)

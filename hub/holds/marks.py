@@ -249,6 +249,41 @@ class PutOff:
                 facts.change(mark)
 
 
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Nothing is to be told of these any more, and nothing ever was: they were released before the tool took the hold, or it never knew
+    them. Not looked at again."""
+
+    ids: tuple[int, ...]
+
+    def needs(self, needs: Needs) -> None:
+        needs.rows.update(("mark", "id", id_) for id_ in self.ids)
+
+    def decide(self, facts: Facts) -> None:
+        for id_ in self.ids:
+            for mark in facts.found[("mark", "id", id_)]:
+                if mark.accepted_at is None:
+                    mark.state, mark.error, mark.check_at = "absent", "", None
+                    facts.change(mark)
+
+
+@dataclass(frozen=True, slots=True)
+class LookNow:
+    """These marks are read back at the next look, whenever that was due."""
+
+    ids: tuple[int, ...]
+
+    def needs(self, needs: Needs) -> None:
+        needs.rows.update(("mark", "id", id_) for id_ in self.ids)
+
+    def decide(self, facts: Facts) -> None:
+        for id_ in self.ids:
+            for mark in facts.found[("mark", "id", id_)]:
+                if mark.accepted_at is not None:
+                    mark.check_at = facts.now
+                    facts.change(mark)
+
+
 def _difference(mark: Mark, seen: ReadBack) -> str:
     if seen.held != mark.held:
         return f"It shows the profile {'held' if seen.held else 'free'}, and was told {'held' if mark.held else 'free'}."

@@ -49,9 +49,10 @@ def cause_of(at: int, seen: Circumstances) -> str:
         return "missing_filter"
     if seen.frozen_at is not None and seen.frozen_at < seen.held_since:
         return "frozen_list"
-    if seen.told_at is None or seen.told_at > at:
+    chosen = at if seen.frozen_at is None else seen.frozen_at  # when its recipients were determined
+    if seen.told_at is None or seen.told_at > chosen:
         return "our_delay"
-    if seen.shown_at is None or seen.shown_at > at:
+    if seen.shown_at is None or seen.shown_at > chosen:
         return "lag"
     return "unexplained"
 
@@ -75,6 +76,8 @@ async def _recognise(destination: str, send: SendSeen, reader: Reader) -> Known:
     at = int(send.at * SECOND)
     kind = KINDS.get(send.kind, "")
     value = canonical(kind, send.value) if kind and send.value else None
+    if not value and not send.profile:
+        return Known(send, send.kind, send.value, None, "")
     named = and_(_mark.kind == send.kind, _mark.value == value) if value else _mark.profile == send.profile
     mark = await reader.first(select(_mark.kind, _mark.value).where(_mark.destination == destination, named))
     if mark is not None:
@@ -95,10 +98,12 @@ async def _recognise(destination: str, send: SendSeen, reader: Reader) -> Known:
         .where(or_(_hold.released_at.is_(None), _hold.released_at > at))
         .order_by(_hold.placed_at)
     )
+    # A webhook may name the campaign and not its id.
+    same = _campaign.campaign_id == send.campaign_id if send.campaign_id or not send.campaign else _campaign.name == send.campaign
     campaign = await reader.first(
-        select(_campaign.frozen_at, _campaign.excludes_hold).where(
-            _campaign.destination == destination, _campaign.campaign_id == send.campaign_id
-        )
+        select(_campaign.frozen_at, _campaign.excludes_hold)
+        .where(_campaign.destination == destination, same)
+        .order_by(_campaign.seen_at.desc())
     )
     told_at, shown_at = await _told(destination, value, homes, hold.placed_at, reader) if hold is not None else (None, None)
     circumstances = Circumstances(
@@ -125,12 +130,17 @@ async def _told(destination: str, value: str, homes: Any, since: int, reader: Re
         data = json.loads(row.data)
         if data["held"] and (data["destination"], data["value"]) == (destination, value):
             times.setdefault(row.type, row.at)
+    if "mark.effective" not in times:
+        # A tool that tells what its own segment shows, and did not yet, has not shown the hold: to be read back is not enough there.
+        tells = select(_mark.id).where(_mark.destination == destination, _mark.effective_at.is_not(None)).limit(1)
+        if await reader.first(tells) is not None:
+            return times.get("mark.accepted"), None
     return times.get("mark.accepted"), times.get("mark.effective", times.get("mark.confirmed"))
 
 
 @dataclass(frozen=True, slots=True)
 class NoteSends:
-    """Marketing messages a tool reports; each is noted once, however often it is reported."""
+    """Marketing messages a tool reports; each is noted once, however often it is reported. What names no recipient is left out."""
 
     destination: str
     sends: tuple[Known, ...]
@@ -143,6 +153,8 @@ class NoteSends:
         new = 0
         for known in self.sends:
             seen = known.seen
+            if not (seen.value or seen.profile):
+                continue  # it names nobody: there is nobody to tell of it
             found = facts.found[("send_seen", "provider_key", seen.provider_key)]
             before = next((row for row in found if row.destination == self.destination), None)
             if before is not None:

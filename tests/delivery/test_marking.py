@@ -15,6 +15,7 @@ from hub.conversations.commands import Resolve
 from hub.customers.merging import Merge, Unmerge
 from hub.delivery.marking import MarkCarrier, ReadingBack, Tools
 from hub.delivery.outbox import judge as outcome_of
+from hub.delivery.owed import MarkAgain, reconcile
 from hub.holds.reasons import PlaceHold
 from hub.holds.renewal import RenewLeases
 from hub.marketing import Check, Fate, Marked, Proved, ReadBack, Step, ToolSettings, Wish
@@ -167,8 +168,6 @@ async def test_the_same_state_is_written_once_however_often_it_is_carried(one: B
     await one.hub.hears()
     await one.hub.hears(text="Hello?")
     await one.carry()
-    from hub.delivery.owed import MarkAgain
-
     await one.hub.run(MarkAgain("shelf", (1,)))
     assert await one.carry() == 1
     assert len(one.shelf.calls) == 1
@@ -364,3 +363,15 @@ async def test_a_cleared_profile_is_looked_at_once_more_and_then_left_alone(one:
     mark = await one.mark(MAIL_OF_ADA)
     assert (mark.state, mark.check_at) == ("confirmed", None)
     assert not one.shelf.kept[MAIL_OF_ADA]["held"]
+
+
+async def test_reconciling_reads_everything_back_at_once_and_repairs_it(one: Bench) -> None:
+    await one.hub.hears(ADA)
+    await one.hub.run(Resolve(await one.hub.hears(BEN), 1))
+    await one.carry()
+    await one.look()
+    one.shelf.kept[ADA]["held"] = False
+    assert await reconcile("shelf", one.hub.reader, one.hub.writer) == (1, 1), "Ben was never told of there"
+    await one.carry()
+    await one.look(1)
+    assert one.shelf.kept[ADA]["held"]

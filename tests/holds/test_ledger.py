@@ -393,7 +393,7 @@ OWED = {
     "message.unchecked": ["check_sender"],
     "ticket.opened": ["on_ticket", "show_card"],
     "ticket.reopened": ["on_ticket", "show_card"],
-    "ticket.resolved": ["on_ticket", "show_card"],
+    "ticket.resolved": ["on_ticket", "show_card", "on_resolved_survey"],
     "ticket.assigned": ["show_card"],
     "ticket.snoozed": ["on_ticket", "show_card"],
     "ticket.woken": ["on_ticket", "show_card"],
