@@ -16,6 +16,8 @@ KINDS = {
     "reply": "answer",
     "card": "ticket's post",
     "hold": "hold notice",
+    "mark": "hold in a marketing tool",
+    "alert": "alarm",
     "media": "file to fetch",
     "code": "one-time code",
     "check": "signature to check",
@@ -49,7 +51,7 @@ def listed(
     d, m, t, c, i = _delivery.c, _message.c, _ticket.c, _customer.c, _identifier.c
     of_message = and_(d.kind.in_(("reply", "media", "check")), m.id == d.subject_id)
     of_ticket = or_(and_(d.kind == "card", t.id == d.subject_id), t.id == m.ticket_id)
-    of_customer = c.id == case((d.kind == "hold", d.subject_id), else_=t.conversation_id)
+    of_customer = c.id == case((d.kind.in_(("hold", "mark")), d.subject_id), else_=t.conversation_id)
     statement = (
         select(
             *(d.id, d.kind, d.target, d.subject_id, d.state, d.attempt, d.created_at, d.due_at, d.done_at, d.error),

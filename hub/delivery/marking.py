@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import structlog
-from sqlalchemy import or_, select
+from sqlalchemy import Select, func, select, union
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub.contract import Http, NoAnswer, NotSent, Refused, TryLater
@@ -49,6 +49,11 @@ _columns = [metadata.tables["mark"].c[field.name] for field in fields(Mark)]
 
 def _row(row: Any) -> Mark:
     return Mark(*row)
+
+
+def _elsewhere(destination: str, which: Any) -> Select[Any]:
+    """Marks in one tool, found by something else than the tool: bare, an engine would read all that it was ever told."""
+    return select(*_columns).where(which, func.coalesce(_mark.destination, "") == destination)
 
 
 class Tools:
@@ -104,12 +109,22 @@ class MarkCarrier:
         return finish(delivery)
 
     async def _wishes(self, tool: MarketingTool, delivery: Delivery, named: Sequence[Key]) -> list[Wish]:
-        own = or_(_mark.customer_id == delivery.subject_id, _mark.value.in_([value for _, value, _ in named]))
-        rows = await self._reader.all(select(*_columns).where(_mark.destination == delivery.target, own))
-        marks = {key_of(mark): mark for mark in (_row(row) for row in rows)}
-        keys = sorted(set(named) | {key for key, mark in marks.items() if mark.customer_id == delivery.subject_id})
+        marks = await self._marks(
+            _elsewhere(delivery.target, _mark.customer_id == delivery.subject_id),
+            select(*_columns).where(_mark.destination == delivery.target, _mark.value.in_([value for _, value, _ in named])),
+        )
+        # Several identifiers may be one profile there, of two customers even: it is held while any of them is.
+        profiles = {mark.profile for mark in marks.values() if mark.profile}
+        if profiles:
+            marks |= await self._marks(_elsewhere(delivery.target, _mark.profile.in_(sorted(profiles))))
+        keys = sorted(
+            set(named) | {key for key, mark in marks.items() if mark.customer_id == delivery.subject_id or mark.profile in profiles}
+        )
         now = self._writer.clock()
         wanted = await standings(keys, self._tools.settings(delivery.target), self._hot, now)
+        for profile in profiles:
+            those = [key for key in keys if key in marks and marks[key].profile == profile]
+            wanted |= dict.fromkeys(those, together([wanted[key] for key in those]))
         over = tuple(m.id for key, m in marks.items() if key in wanted and not wanted[key].held and m.accepted_at is None and m.check_at)
         if over:
             await self._writer.run(LetGo(over))
@@ -117,6 +132,11 @@ class MarkCarrier:
         wishes = [wish_for(key, wanted[key], traits.get(key, {}), marks.get(key)) for key in keys]
         # Later is newer, whichever customer it is about and whatever backup was restored: what is wanted was read at this moment.
         return [replace(wish, version=now // 1_000) for wish in wishes if wish is not None]
+
+    async def _marks(self, *which: Select[Any]) -> dict[Key, Mark]:
+        # A question each, so that each is looked up by its own index.
+        rows = await self._reader.all(union(*which) if len(which) > 1 else which[0])
+        return {key_of(mark): mark for mark in (_row(row) for row in rows)}
 
     async def _tell(self, tool: MarketingTool, delivery: Delivery, wishes: Sequence[Wish], asked_at: int) -> None:
         told = (delivery.target, delivery.subject_id, asked_at)
@@ -170,9 +190,11 @@ class ReadingBack:
     async def look(self) -> int:
         """Look at everything that is due; how many marks. Raises StorageBusy."""
         now = self._writer.clock()
+        names = [name for name in self._tools if self._not_before.get(name, 0) <= now]
         rows = await self._reader.all(
             select(*_columns)
-            .where(_mark.check_at <= now, _mark.destination.in_([name for name in self._tools if self._not_before.get(name, 0) <= now]))
+            # Not by the index of destinations, where everybody stands: by what is due.
+            .where(_mark.check_at <= now, func.coalesce(_mark.destination, "").in_(names))
             .order_by(_mark.check_at)
             .limit(LOOKS_AT_ONCE)
         )

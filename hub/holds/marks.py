@@ -296,7 +296,7 @@ def state(what: str, mark: Mark, facts: Facts, *, took: int | None = None) -> No
         "destination": mark.destination,
         "kind": mark.kind,
         "value": mark.value,
-        "held": mark.held,
+        "held": bool(mark.held),  # SQLite says 1
         "version": mark.version,
         "until": iso(mark.until) if mark.until is not None else None,
         "asked_at": iso(mark.asked_at),

@@ -58,6 +58,7 @@ PROVED: dict[str, tuple[str, ...]] = {
     "optout.recorded": ("kind", "value", "channel_id", "by"),
     "optout.withdrawn": ("kind", "value", "channel_id", "by"),
     "campaign.warned": ("destination", "campaign", "campaign_id", "risk", "endangered"),
+    "campaign.reverted": ("destination", "campaign", "campaign_id", "said"),
     "customer.merged": _JOIN,
     "customer.unmerged": _JOIN,
     "customer.split": _JOIN,

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, or_, select, text
 
 from hub.customers.canonical import canonical
 from hub.holds.ledger import NAMES, iso
 from hub.holds.traits import KINDS
 from hub.marketing import SendSeen
 from hub.policy import SECOND
+from hub.storage.columns import HISTORY  # as the index has it, or it is not used
 from hub.storage.facts import Facts, Needs
 from hub.storage.marketing_records import SendSeenRow
 from hub.storage.reader import Reader
@@ -121,7 +122,12 @@ async def _told(destination: str, value: str, homes: Any, since: int, reader: Re
     """When the tool took a hold placed at `since`, and when it showed it first: as the events say, since a renewal is told anew."""
     rows = await reader.all(
         select(_event.type, _event.at, _event.data)
-        .where(_event.customer_id.in_(homes), _event.type.in_(["mark.accepted", "mark.confirmed", "mark.effective"]), _event.at >= since)
+        .where(
+            text(HISTORY),
+            _event.customer_id.in_(homes),
+            _event.type.in_(["mark.accepted", "mark.confirmed", "mark.effective"]),
+            _event.at >= since,
+        )
         .order_by(_event.seq)
         .limit(MOST_EVENTS)
     )

@@ -66,7 +66,7 @@ _REPLY_LANE = (
     "|| (SELECT c.id FROM channel c WHERE delivery.lane LIKE '%:' || c.id) "
     f"WHERE state IN ('queued','sending','unknown') AND {_REPLIES}"
 )
-_HISTORY = "type NOT IN ('message.received', 'message.queued', 'message.updated')"
+HISTORY = "type NOT IN ('message.received', 'message.queued', 'message.updated')"
 
 # Rows that are at work move to another customer, each found through an index. What is over (ledger, released holds, events of a
 # customer) keeps the id it had, which leads on to the survivor.
@@ -89,7 +89,7 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "AND identifier_id IN (SELECT i.id FROM identifier i WHERE i.customer_id = ?1 AND i.home_id = ?3)",
         "UPDATE message SET conversation_id = ?1 WHERE conversation_id = ?2 AND (placed OR identifier_id IS NULL) "
         "AND ticket_id IN (SELECT t.id FROM ticket t WHERE t.conversation_id = ?1 AND t.home_id = ?3)",
-        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND {_HISTORY} "  # noqa: S608
+        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND {HISTORY} "  # noqa: S608
         "AND ticket_id IN (SELECT t.id FROM ticket t WHERE t.conversation_id = ?1 AND t.home_id = ?3)",
         f"{_REPLY_LANE} AND EXISTS (SELECT 1 FROM message m WHERE m.id = delivery.subject_id AND m.conversation_id = ?1)",  # noqa: S608
     ),
@@ -101,7 +101,7 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "UPDATE ticket SET conversation_id = ?1, home_id = ?4 WHERE id = ?3 AND conversation_id = ?2",
         "UPDATE hold SET customer_id = ?1, home_id = ?4 WHERE customer_id = ?2 AND source = 'ticket:' || CAST(?3 AS bigint) "
         "AND released_at IS NULL",
-        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND ticket_id = ?3 AND {_HISTORY}",  # noqa: S608
+        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND ticket_id = ?3 AND {HISTORY}",  # noqa: S608
         f"{_REPLY_LANE} AND subject_id IN (SELECT m.id FROM message m WHERE m.conversation_id = ?1 AND m.ticket_id = ?3)",  # noqa: S608
     ),
     # ?1 whom an agent gave it to, ?2 whose it was, ?3 the message, ?4 the ticket it stands on now.
@@ -117,7 +117,7 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "UPDATE ticket SET conversation_id = ?1, home_id = ?4 WHERE id = ?3 AND conversation_id = ?2",
         "UPDATE hold SET customer_id = ?1, home_id = ?4 WHERE customer_id = ?2 AND source = 'ticket:' || CAST(?3 AS bigint) "
         "AND released_at IS NULL",
-        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND ticket_id = ?3 AND {_HISTORY}",  # noqa: S608
+        f"UPDATE event SET customer_id = ?1 WHERE customer_id = ?2 AND ticket_id = ?3 AND {HISTORY}",  # noqa: S608
         f"{_REPLY_LANE} AND subject_id IN (SELECT m.id FROM message m WHERE m.conversation_id = ?1 AND m.ticket_id = ?3)",  # noqa: S608
     ),
     # ?1 a conversation, ?2 the ticket on it, ?3 the proven identifier, ?4 the same address as nobody had proved it: the answers to it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column, Index, text
 from sqlmodel import Field, SQLModel
 
 from hub.storage.column_types import big, number, words
@@ -14,6 +14,7 @@ class Mark(SQLModel, table=True):
         Index("uq_mark_key", "destination", "value", "kind", "site", unique=True),
         Index("ix_mark_customer_id", "customer_id"),
         Index("ix_mark_check_at", "check_at"),
+        Index("ix_mark_profile", "profile"),
         Index("ix_mark_state", "destination", "state"),
     )
     id: int = Field(sa_column=number())
@@ -37,6 +38,11 @@ class Mark(SQLModel, table=True):
     looks: int
     drifts: int
     error: str = Field(sa_column=words())
+
+
+# The conditions as each engine spells them in a question, or the index is not used.
+_mark = Mark.__table__  # type: ignore[attr-defined]
+Index("ix_mark_held", _mark.c.destination, _mark.c.id, sqlite_where=text("held = 1"), postgresql_where=text("held"))
 
 
 class Alarm(SQLModel, table=True):
@@ -97,6 +103,11 @@ class SendSeenRow(SQLModel, table=True):
     customer_id: int | None = Field(sa_column=big(nullable=True))
     leak: bool
     cause: str = Field(sa_column=words())
+
+
+_send_seen = SendSeenRow.__table__  # type: ignore[attr-defined]
+# Leaks are few among all that is sent.
+Index("ix_send_seen_leak", _send_seen.c.at, sqlite_where=text("leak = 1"), postgresql_where=text("leak"))
 
 
 class Survey(SQLModel, table=True):

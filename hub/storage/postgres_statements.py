@@ -44,7 +44,8 @@ def _select(table: str, where: str) -> str:
 
 # Whose conversation a delivery belongs to: that lock covers the row.
 _CONVERSATION = (
-    "CASE d.kind WHEN 'hold' THEN d.subject_id WHEN 'card' THEN (SELECT t.conversation_id FROM ticket t WHERE t.id = d.subject_id) "
+    "CASE d.kind WHEN 'hold' THEN d.subject_id WHEN 'mark' THEN d.subject_id WHEN 'alert' THEN d.subject_id "
+    "WHEN 'card' THEN (SELECT t.conversation_id FROM ticket t WHERE t.id = d.subject_id) "
     "WHEN 'code' THEN d.subject_id "  # its own number: it is of no conversation, and without a lock it would never be claimed
     "ELSE (SELECT m.conversation_id FROM message m WHERE m.id = d.subject_id) END"
 )

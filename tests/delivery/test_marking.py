@@ -43,6 +43,7 @@ class Shelf:
         self.trouble: Exception | None = None
         self.after: Exception | None = None  # raised once the call was carried out: its answer is lost
         self.refuses: set[str] = set()
+        self.same: dict[str, str] = {}  # an identifier -> the one whose profile it is
 
     async def mark(self, wishes: Sequence[Wish], http: Http, now: float) -> list[Marked]:
         if self.trouble is not None:
@@ -52,11 +53,12 @@ class Shelf:
         for wish in wishes:
             if wish.value in self.refuses:
                 results.append(Marked(fate=Fate.REFUSED, error="It does not like this one."))
-            elif wish.value not in self.kept:
+            elif self.same.get(wish.value, wish.value) not in self.kept:
                 results.append(Marked(fate=Fate.ABSENT))
             else:
-                self.kept[wish.value] = {"held": wish.held, "until": wish.until, **wish.traits}
-                results.append(Marked(fate=Fate.ACCEPTED, profile=f"of {wish.value}"))
+                profile = self.same.get(wish.value, wish.value)
+                self.kept[profile] = {"held": wish.held, "until": wish.until, **wish.traits}
+                results.append(Marked(fate=Fate.ACCEPTED, profile=f"of {profile}"))
         if self.after is not None:
             raise self.after
         return results
@@ -375,3 +377,40 @@ async def test_reconciling_reads_everything_back_at_once_and_repairs_it(one: Ben
     await one.carry()
     await one.look(1)
     assert one.shelf.kept[ADA]["held"]
+
+
+async def test_a_profile_two_customers_share_in_a_tool_is_free_when_both_are(one: Bench) -> None:
+    one.shelf.same = {MAIL_OF_ADA: ADA}
+    first, second = await one.hub.hears(ADA), await one.hub.hears(MAIL_OF_ADA, channel=MAIL)
+    await one.carry()
+    await one.hub.run(Resolve(first, 1))
+    await one.carry()
+    assert one.shelf.kept[ADA]["held"], "the other ticket is open"
+    await one.hub.run(Resolve(second, 1))
+    await one.carry()
+    assert not one.shelf.kept[ADA]["held"]
+
+
+async def test_somebody_the_tool_never_knew_is_forgotten_when_they_are_free(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        ticket = await one.hub.hears()
+        await one.carry()
+        await one.hub.run(Resolve(ticket, 1))
+        await one.carry()
+        before = len(await one.hub.deliveries("mark"))
+        for _ in range(48):
+            await one.look(3_601)
+        assert len(await one.hub.deliveries("mark")) - before <= 1, "not asked about every hour for ever"
+
+
+async def test_who_was_freed_before_a_tool_came_back_is_not_waited_for(one: Bench) -> None:
+    one.shelf.trouble = TryLater("It is down.")
+    ticket = await one.hub.hears()
+    await one.carry()
+    await one.hub.run(Resolve(ticket, 1))
+    one.shelf.trouble = None
+    one.hub.clock.pass_(60)
+    await one.carry()
+    for _ in range(8):
+        await one.look(6 * 3_601)
+    assert (await one.mark()).state != "pending"

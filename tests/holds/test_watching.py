@@ -82,6 +82,8 @@ CAUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "no filter": ((50, 51, 52, None, "no"), "missing_filter"),
     "fixed before the hold": ((50, 51, 52, 40, "yes"), "frozen_list"),
     "fixed after the hold": ((50, 51, 52, 60, "yes"), "unexplained"),
+    "fixed before it was told": ((50, 70, 80, 60, "yes"), "our_delay"),
+    "fixed before it was shown": ((50, 55, 80, 60, "yes"), "lag"),
     "not told yet": ((50, None, None, None, "yes"), "our_delay"),
     "told too late": ((50, 120, None, None, "unknown"), "our_delay"),
     "not shown yet": ((50, 60, None, None, "yes"), "lag"),

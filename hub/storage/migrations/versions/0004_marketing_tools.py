@@ -71,6 +71,8 @@ def upgrade() -> None:
     op.create_index("uq_mark_key", "mark", ["destination", "value", "kind", "site"], unique=True)
     op.create_index("ix_mark_customer_id", "mark", ["customer_id"])
     op.create_index("ix_mark_check_at", "mark", ["check_at"])
+    op.create_index("ix_mark_profile", "mark", ["profile"])
+    op.create_index("ix_mark_held", "mark", ["destination", "id"], sqlite_where=sa.text("held = 1"), postgresql_where=sa.text("held"))
     op.create_index("ix_mark_state", "mark", ["destination", "state"])
 
     op.create_table(
@@ -133,6 +135,7 @@ def upgrade() -> None:
     op.create_index("ix_send_seen_value", "send_seen", ["value", "kind"])
     op.create_index("ix_send_seen_at", "send_seen", ["at"])
     op.create_index("ix_send_seen_customer_id", "send_seen", ["customer_id"])
+    op.create_index("ix_send_seen_leak", "send_seen", ["at"], sqlite_where=sa.text("leak = 1"), postgresql_where=sa.text("leak"))
 
     op.create_table(
         "survey",
