@@ -13,7 +13,9 @@ from pathlib import Path
 
 import hub.storage  # noqa: F401  (picks the SQLite library before anything imports sqlite3)
 from bench import (
+    campaigns,
     gate,
+    hold_latency,
     ingest,
     machine,
     people,
@@ -46,6 +48,8 @@ PARTS: dict[str, Part] = {
     "volume": volume.measure,
     "resolving": resolving.measure,
     "people": people.measure,
+    "holds": hold_latency.measure,
+    "campaigns": campaigns.measure,
 }
 NEEDS_POSTGRESQL = {"processes"}
 

@@ -25,6 +25,7 @@ import yaml
 import hub.storage  # noqa: F401  (picks the SQLite library before anything imports sqlite3)
 from bench.chaos.outside import Agent, Outside, Provider
 from bench.chaos.promise import BrokenPromise, Run, Tally
+from bench.chaos.warm import Forked, fork
 from connectors.sandbox import SandboxActor, SandboxSecrets, SandboxServer
 from hub import keys
 from hub.app import SANDBOX_AGENT
@@ -60,25 +61,23 @@ def free_port() -> int:
 class Hub:
     """The server as a process that can be killed."""
 
-    def __init__(self, config: Path, port: int, name: str = "hub") -> None:
+    def __init__(self, config: Path, port: int, name: str = "hub", *, forked: bool = False) -> None:
+        """`forked`: from a process that has imported everything (warm), where it is not judged how long a start takes."""
         self.config = config
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.log = config.parent / f"{name}.log"
-        self.process: asyncio.subprocess.Process | None = None
+        self.forked = forked
+        self.process: asyncio.subprocess.Process | Forked | None = None
 
     async def start(self, *arguments: str, within: float = UP, under: Sequence[str] = ()) -> float:
         """Start it and wait until it serves: the seconds that took. Raises BrokenPromise beyond `within`."""
         began = time.monotonic()
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(*under, sys.executable, "-m", "bench.chaos.victim", "--config", str(self.config), *arguments),
-                cwd=ROOT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("HUB_")},
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
+        given = ["--config", str(self.config), *arguments]
+        if self.forked and not under:
+            self.process = await fork(given, self.log)
+        else:
+            self.process = await self._fresh(*under, sys.executable, "-m", "bench.chaos.victim", *given)
         try:
             async with asyncio.timeout(UP):
                 await self._said(b"Inbox")
@@ -88,6 +87,17 @@ class Hub:
         if taken > within:
             raise BrokenPromise(f"the hub took {taken:.1f} s to serve, not {within:g}")
         return taken
+
+    async def _fresh(self, *command: str) -> asyncio.subprocess.Process:
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                cwd=ROOT,
+                env={name: value for name, value in os.environ.items() if not name.startswith("HUB_")},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
 
     async def _said(self, word: bytes) -> None:
         assert self.process is not None
@@ -172,7 +182,7 @@ class World:
         """A second process on the same database, and the way to it."""
         port = free_port()
         own = {**self.settings, "server": {**self.settings["server"], "port": port}}
-        made = Hub(_write(self.directory / f"{name}.yaml", own), port, name)
+        made = Hub(_write(self.directory / f"{name}.yaml", own), port, name, forked=self.hub.forked)
         actor = SandboxActor(self.server, hub_url=made.url, public_url=self.actor.public_url)
         self.hubs.append(made)
         self._actors.append(actor)
@@ -348,7 +358,7 @@ async def world(run: Run, name: str = "world", *, room: bool = False) -> AsyncIt
     public_url = f"http://localhost:{port}"
     url = run.cluster.create_database() if run.engine == "postgresql" and run.cluster is not None else ""
     settings = _settings(directory, server, port, public_url, url, room)
-    hub_process = Hub(_write(directory / "config.yaml", settings), port)
+    hub_process = Hub(_write(directory / "config.yaml", settings), port, forked=not run.full)
     actor = SandboxActor(server, hub_url=hub_process.url, public_url=public_url)
     agent = Agent(hub_process.url, SANDBOX_AGENT, "")
     made = World(run, directory, outside, server, actor, Provider(actor), hub_process, agent, settings, url, [hub_process], [actor])
