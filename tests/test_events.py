@@ -24,7 +24,7 @@ def stated() -> set[str]:
             chosen = chosen or (isinstance(node, ast.keyword) and node.arg == "event")
             if called or chosen:
                 constants = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant) and isinstance(inner.value, str))
-                names.update(name for name in constants if re.fullmatch(r"[a-z]+\.[a-z_]+", name))
+                names.update(name for name in constants if re.fullmatch(r"[a-z_]+\.[a-z_]+", name))
     return names | COMPOSED
 
 

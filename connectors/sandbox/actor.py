@@ -58,6 +58,7 @@ class Addresses:
     mail_path: str = "/in/email"
     slack_path: str = "/rooms/slack"
     check_path: str = "/api/v1/holds/check"
+    klaviyo_path: str = "/tools/klaviyo/hooks"
 
 
 class SandboxActor:
@@ -296,6 +297,16 @@ class SandboxActor:
         self.state.campaigns.append(Campaign(order=self.state.next_order(), at=self.state.clock(), lines=lines))
         self.state.changed()
         return answer
+
+    async def send_planned(self) -> HubAnswer:
+        """Let Klaviyo send its planned campaigns now and tell the hub by webhook whom they reached. Returns the hub's answer."""
+        account = self.server.klaviyo
+        events = account.send_now()
+        secret = self.server.secrets.klaviyo_webhook_secret
+        if not (events and secret):
+            return HubAnswer(200, "told to nobody: the hub asks for it by itself")
+        headers, body = account.webhook(events, secret)
+        return await self._post(self.public_url + self.addresses.klaviyo_path, body, headers)
 
     # --- the shop ---
 

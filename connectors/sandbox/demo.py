@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from connectors.sandbox.actor import HubAnswer, Member, SandboxActor
+from connectors.sandbox.people import PEOPLE, Person
 from connectors.sandbox.state import Campaign, CampaignLine, Hook, MailFile, SandboxState
 from connectors.sandbox.twilio import parcel_photo
 
 SHOWN = 200  # of each list: enough for an afternoon's play
 MAX_TEXT = 4_000
 PROMOTION = "Winter sale: 20 % off everything until Sunday. Just for you!"
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody made up. Numbers are from the ranges kept for fiction: NANP 555-0100 to 555-0199, Ofcom 020 7946 0000 to 0999."""
-
-    id: str
-    name: str
-    phone: str
-    email: str
-    user_id: str  # at the shop
-
-
-PEOPLE = (
-    Person("ada", "Ada Okafor", "+12025550123", "ada@example.com", "shop-1001"),
-    Person("ben", "Ben Lindqvist", "+442079460123", "ben@example.com", "shop-1002"),
-    Person("chen", "Chen Wei", "+12025550147", "chen@example.com", "shop-1003"),
-)
 
 
 class SandboxDemo:
@@ -72,6 +54,7 @@ class SandboxDemo:
                     {"order": one.order, "at": one.at, "lines": [_campaign_line(line) for line in one.lines]}
                     for one in state.campaigns[-20:]
                 ],
+                "klaviyo": self._actor.server.klaviyo.snapshot(),
             },
             "steps": steps(state),
         }
@@ -191,6 +174,8 @@ class SandboxDemo:
             return _answer(await actor.slack_click(post, str(data.get("action") or ""), user))
         if what == "campaign":
             return _answer(await actor.campaign([Member(one.name, one.phone, one.email) for one in PEOPLE], self._api_token))
+        if what == "planned":
+            return _answer(await actor.send_planned())
         if what == "sign-in":
             person = _person(data)
             return {"token": actor.visitor_token(person.user_id, person.name, person.email), "name": person.name}

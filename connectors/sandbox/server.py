@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from connectors.sandbox.klaviyo_account import KlaviyoAccount
 from connectors.sandbox.mail import MailStandIn
 from connectors.sandbox.marketing import MarketingStandIn
 from connectors.sandbox.slack import SlackStandIn
@@ -14,6 +15,7 @@ from connectors.sandbox.twilio import TwilioStandIn
 
 HOST = "127.0.0.1"
 MAX_BODY = 1_000_000
+KLAVIYO = "/klaviyo"  # where the Klaviyo stand-in is reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,19 @@ class SandboxSecrets:
     webhook_secret: str = field(repr=False)  # whsec_...
     site_key: str = field(repr=False)
     site_audience: str
+    klaviyo_api_key: str = field(default="", repr=False)
+    klaviyo_webhook_secret: str = field(default="", repr=False)
 
 
 class SandboxServer:
-    """Twilio, Slack and a marketing tool on `port`, a mail server on `smtp_port`; with 0 the system picks them."""
+    """Twilio, Slack, a marketing tool of one's own and Klaviyo on `port`, a mail server on `smtp_port`; with 0 the system picks them."""
 
     def __init__(self, *, port: int, smtp_port: int, secrets: SandboxSecrets, state: SandboxState | None = None) -> None:
         self.port = port
         self.smtp_port = smtp_port
         self.secrets = secrets
         self.state = state or SandboxState()
+        self.klaviyo = KlaviyoAccount(self.state, secrets.klaviyo_api_key)
         self._mail = MailStandIn(self.state)
         self._runner: web.AppRunner | None = None
 
@@ -52,6 +57,7 @@ class SandboxServer:
         TwilioStandIn(self.state, self.secrets.twilio_account_sid, self.secrets.twilio_auth_token).add_routes(app)
         SlackStandIn(self.state, self.secrets.slack_bot_token).add_routes(app)
         MarketingStandIn(self.state, self.secrets.webhook_secret).add_routes(app)
+        self.klaviyo.add_routes(app, KLAVIYO)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -61,6 +67,7 @@ class SandboxServer:
             except OSError as error:
                 raise _taken("sandbox.port", self.port, error) from error
             self.port = self._runner.addresses[0][1]
+            self.klaviyo.url = self.url + KLAVIYO
             try:
                 self.smtp_port = await self._mail.start(self.smtp_port)
             except OSError as error:

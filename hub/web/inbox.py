@@ -17,11 +17,12 @@ from urllib.parse import urlencode
 from aiohttp import web
 from sqlalchemy.sql import Executable
 
-from hub.conversations import history, queries, timeline, wording
+from hub.conversations import following_up, history, queries, timeline, wording
 from hub.conversations.commands import reachable
 from hub.conversations.queries import VIEWS, Cursor, View
 from hub.conversations.ways import named, why_stop
 from hub.customers import preview, suggestions
+from hub.satisfaction import reports
 from hub.storage.search import FOUND_FROM, FOUND_TO
 from hub.web import people, tickets
 from hub.web.auth import now_of, require_agent
@@ -330,8 +331,10 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
         history.ledger(customer_id) if aside else None,
         preview.attributes([customer_id]) if aside else None,
         suggestions.for_customer(customer_id) if aside else None,
+        following_up.of_customer(customer_id) if aside else None,
+        reports.of_ticket(ticket.id) if aside and ticket is not None else None,
     )
-    joins, leaks, episodes, holds, ledger, attributes, alike = known
+    joins, leaks, episodes, holds, ledger, attributes, alike, promises, surveys = known
     several = _several(identifiers)
     proofs, called = await _read(
         hub,
@@ -356,6 +359,8 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
         "ledger": ledger,
         "fields": preview.fields(attributes, customer_id),
         "alike": [people.pair(row, called, customer_id) for row in alike],
+        "promises": promises,
+        "survey": next(iter(surveys), None),
         "reach": reach,
         "preferred": _preferred(reach, ticket),
         "draft_key": secrets.token_hex(16),

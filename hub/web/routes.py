@@ -8,7 +8,31 @@ from pathlib import Path
 from aiohttp import web
 
 from hub.delivery.tokens import file_token_names
-from hub.web import api, attachments, auth, chat, customers_api, customers_bulk, inbox, live, security, settings, webhooks
+from hub.web import (
+    api,
+    attachments,
+    auth,
+    chat,
+    customer_holds,
+    customers_api,
+    customers_bulk,
+    follow_ups,
+    holds_api,
+    holds_check,
+    holds_pages,
+    holds_stream,
+    inbox,
+    live,
+    proof,
+    satisfaction,
+    security,
+    settings,
+    surveys,
+    tool_hooks,
+    tool_setup,
+    triage,
+    webhooks,
+)
 from hub.web.context import HUB, Hub
 
 routes = web.RouteTableDef()
@@ -37,12 +61,28 @@ def build(hub: Hub) -> web.Application:
     """The hub's web application, ready to run."""
     app = web.Application(middlewares=[auth.sessions], client_max_size=security.MAX_BODY)
     app[HUB] = hub
+    app[tool_hooks.VERIFIED] = set()
     security.add(app)
     app.middlewares.insert(0, api.api_errors)  # outermost: even a body refused for its size is told as the API tells errors
     app.add_routes(routes)
     app.router.add_static("/static", Path(__file__).parent / "static")
-    for module in (webhooks, api, customers_api, customers_bulk):
+    for module in (webhooks, customers_api, customer_holds, customers_bulk, tool_hooks, triage, follow_ups):
         app.add_routes(module.routes)
-    for pages in (auth, settings, inbox, attachments, live, chat):
+    holds_stream.add(app)
+    for pages in (
+        holds_check,
+        holds_api,
+        holds_pages,
+        tool_setup,
+        auth,
+        settings,
+        inbox,
+        attachments,
+        live,
+        chat,
+        satisfaction,
+        surveys,
+        proof,
+    ):
         pages.add_routes(app)
     return app

@@ -32,6 +32,7 @@ class Kind(Enum):
     API = "api"  # a bearer token
     PROVIDER = "provider"  # the signature of a provider or a room, or our own on a link
     CHAT = "chat"  # a visitor's own token, from other sites' pages
+    SURVEY = "survey"  # the signed link a customer was sent
     SANDBOX = "sandbox"  # nothing: it exists only beside stand-ins
     STATIC = "static"  # nothing: the same for everybody
     HEALTH = "health"
@@ -46,6 +47,7 @@ KINDS: dict[str, Kind] = {
     "api": Kind.API,
     "chat": Kind.CHAT,
     "widget.js": Kind.CHAT,
+    "s": Kind.SURVEY,
     "sandbox": Kind.SANDBOX,
     "static": Kind.STATIC,
     "favicon.ico": Kind.STATIC,
@@ -56,7 +58,7 @@ KINDS: dict[str, Kind] = {
 }
 
 # Bytes of a request body; a kind without an entry takes what the application takes.
-LIMITS: dict[Kind, int] = {Kind.SIGN_IN: 16 * 1024, Kind.API: MIB, Kind.STATIC: 1024, Kind.HEALTH: 1024}
+LIMITS: dict[Kind, int] = {Kind.SIGN_IN: 16 * 1024, Kind.SURVEY: 64 * 1024, Kind.API: MIB, Kind.STATIC: 1024, Kind.HEALTH: 1024}
 
 _PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; frame-src 'self'; "
@@ -66,6 +68,7 @@ _DATA = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestor
 CSP: dict[Kind, str] = {
     Kind.AGENT: _PAGE + "'none'; require-trusted-types-for 'script'; trusted-types hub",
     Kind.SIGN_IN: _PAGE + "'none'",
+    Kind.SURVEY: _PAGE + "'none'",
     Kind.SANDBOX: _PAGE + "'self'",  # its panels stand side by side in frames
     Kind.API: _DATA,
     Kind.PROVIDER: _DATA,
@@ -73,7 +76,7 @@ CSP: dict[Kind, str] = {
     Kind.STATIC: _DATA,
     Kind.HEALTH: _DATA,
 }
-_PRIVATE = frozenset({Kind.AGENT, Kind.SIGN_IN, Kind.API, Kind.PROVIDER})
+_PRIVATE = frozenset({Kind.AGENT, Kind.SIGN_IN, Kind.SURVEY, Kind.API, Kind.PROVIDER})
 
 
 def kind_of(request: web.BaseRequest) -> Kind:

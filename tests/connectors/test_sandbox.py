@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from types import SimpleNamespace
@@ -33,10 +33,13 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
 from connectors.email.raw import RawEmail
+from connectors.klaviyo import Klaviyo
 from connectors.sandbox import SandboxActor, SandboxDemo, SandboxSecrets, SandboxServer, SandboxState
 from connectors.sandbox.actor import Member
 from connectors.sandbox.demo import PEOPLE, held_now, steps
+from connectors.sandbox.klaviyo_account import KlaviyoAccount
 from connectors.sandbox.state import Campaign, CampaignLine, Hook, Said, SlackPost, TwilioMessage
+from connectors.sandbox.tools.klaviyo import KlaviyoStandIn
 from connectors.sandbox.twilio import parcel_photo
 from connectors.shared.smtp import EmailSettings, send_mail
 from connectors.slack import Slack
@@ -658,6 +661,80 @@ async def test_the_marketing_tool_fails_as_told(server: SandboxServer) -> None:
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await hook(server, headers, body)
     assert len(server.state.hooks) == 1
+
+
+# --- Klaviyo ---
+
+
+async def test_a_hanging_stand_in_answers_nobody_until_they_give_up() -> None:
+    stand_in = KlaviyoStandIn()
+    url = await stand_in.start()
+    stand_in.quirks.hang = True
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.2)) as session:
+        with pytest.raises(TimeoutError):  # and no connection that was cut
+            await session.post(url + "/api/profile-import", data=b"{}")
+    assert stand_in.calls == [("POST", "/api/profile-import")]
+    assert stand_in.writes == []
+    async with asyncio.timeout(5):
+        await stand_in.stop()
+
+
+KLAVIYO_SECRETS = replace(SECRETS, klaviyo_api_key="pk_sandbox", klaviyo_webhook_secret="a webhook's secret")
+
+
+async def profiles_of(server: SandboxServer, key: str) -> int:
+    headers = {"Authorization": f"Klaviyo-API-Key {key}", "revision": "2026-07-15"}
+    async with aiohttp.ClientSession() as session, session.get(server.url + "/klaviyo/api/profiles", headers=headers) as answer:
+        return answer.status
+
+
+async def test_klaviyo_lets_in_whoever_has_the_key_and_nobody_where_there_is_none(server: SandboxServer) -> None:
+    assert await profiles_of(server, "") == 401
+    assert not server.klaviyo.snapshot()["connected"]
+    keyed = SandboxServer(port=0, smtp_port=0, secrets=KLAVIYO_SECRETS)
+    await keyed.start()
+    assert [await profiles_of(keyed, key) for key in ("pk_sandbox", "pk_other", "")] == [200, 401, 401]
+    await keyed.stop()
+
+
+def test_what_is_planned_goes_out_when_told_and_what_was_fixed_knows_no_later_hold() -> None:
+    account = KlaviyoAccount(SandboxState(), "pk_sandbox")
+    ada = account.profiles[0]
+    account.write(ada, {"support_hold": True, "support_hold_until": "2999-01-01T00:00:00Z"})
+    assert not account.in_segment(ada), "the segment asks for the next 60 days"
+    later = datetime.fromtimestamp(account.clock() + 86_400, UTC).isoformat()
+    account.write(ada, {"support_hold_until": later})
+    planned = {one["name"]: one["recipients"] for one in account.snapshot()["planned"]}
+    assert planned == {"Winter sale": None, "Winter sale by SMS": [one.name for one in PEOPLE]}
+    account.send_now()
+    got = {one["name"]: [line["name"] for line in one["lines"] if line["sent"]] for one in account.sent}
+    assert got == {"Winter sale": [BEN.name, CHEN.name], "Winter sale by SMS": [one.name for one in PEOPLE]}
+    assert [(one["name"], line["name"]) for one in account.sent for line in one["lines"] if line["leak"]] == [
+        ("Winter sale by SMS", ADA.name)
+    ]
+    # Planned anew while she is held: now she is not among the fixed ones either, and gets nothing.
+    assert {one["name"]: one["recipients"] for one in account.snapshot()["planned"]}["Winter sale by SMS 2"] == [BEN.name, CHEN.name]
+    account.send_now()
+    assert not [line for one in account.sent for line in one["lines"] if line["name"] == ADA.name and line["sent"]]
+    json.dumps(account.snapshot())
+
+
+async def test_klaviyo_tells_the_hub_what_it_sent_by_a_webhook_the_connector_believes() -> None:
+    keyed = SandboxServer(port=0, smtp_port=0, secrets=KLAVIYO_SECRETS)
+    await keyed.start()
+    listening, app = ListeningHub(), web.Application()
+    app.router.add_route("*", "/{rest:.*}", listening.handle)
+    async with TestServer(app) as at:
+        actor = SandboxActor(keyed, hub_url=str(at.make_url("")), public_url=PUBLIC)
+        assert (await actor.send_planned()).status == 200
+        await actor.close()
+    await keyed.stop()
+    (heard,) = listening.heard
+    given = {"type": "klaviyo", "api_key": "pk_sandbox", "webhook_secret": "a webhook's secret"}
+    connector = Klaviyo(Klaviyo.Settings.model_validate(given), "klaviyo")
+    assert heard.path == "/tools/klaviyo/hooks"
+    assert connector.verify(heard.request(), keyed.state.clock()) is Verdict.GOOD
+    assert len(connector.parse_sends(heard.request())) == 2 * len(PEOPLE)
 
 
 AUDIENCE = [Member(one.name, one.phone, one.email) for one in PEOPLE]

@@ -23,8 +23,25 @@ from hub.app import Running, sandbox_token
 from hub.delivery.tokens import file_token
 from hub.keys import digest
 from hub.passwords import Verified
+from hub.satisfaction.surveys import Link
+from hub.satisfaction.surveys import token as survey_token
 from hub.sessions import OpenSession
-from hub.storage.records import Agent, ApiToken, Attachment, Customer, Delivery, Evidence, Identifier, JoinLog, Message, Quarantine, Ticket
+from hub.storage.marketing_records import FollowUp, Survey
+from hub.storage.records import (
+    Agent,
+    ApiToken,
+    Attachment,
+    Customer,
+    Delivery,
+    Evidence,
+    Hold,
+    Identifier,
+    JoinLog,
+    Message,
+    OptOut,
+    Quarantine,
+    Ticket,
+)
 from tests.web import Insert
 
 ANYONE = "anonymous visitor token agent admin forged"
@@ -42,10 +59,19 @@ TABLE: dict[str, str] = {
     "GET /sandbox/shop": "200 200 200 200 200 200",
     "GET /sandbox/stream": "200 200 200 200 200 200",
     "GET /sandbox/media/{media}": "404 404 404 404 404 404",
+    "GET /s/{survey}": "200 200 200 200 200 200",  # the signed link is the permission
     # programs
+    "GET /api/v1/holds/proof/head": "401 401 200 401 401 401",
     "GET /api/v1/holds/check": "401 401 200 401 401 401",
+    "GET /api/v1/holds/feed": "401 401 200 401 401 401",
+    "GET /api/v1/holds/changes": "401 401 200 401 401 401",
+    "GET /api/v1/holds": "401 401 200 401 401 401",
     "GET /api/v1/customers": "401 401 200 401 401 401",
     "GET /api/v1/customers/{customer_id}": "401 401 200 401 401 401",
+    "GET /api/v1/holds/missed": "401 401 200 401 401 401",
+    "GET /api/v1/satisfaction": "401 401 200 401 401 401",
+    "GET /api/v1/follow-ups": "401 401 200 401 401 401",
+    "GET /api/v1/customers/{customer_id}/holds": "401 401 200 401 401 401",
     "GET /api/v1/customers/{customer_id}/why": "401 401 200 401 401 401",
     "GET /api/v1/customers/{customer_id}/suggestions": "401 401 200 401 401 401",
     # visitors
@@ -70,7 +96,21 @@ TABLE: dict[str, str] = {
     "GET /joins/{join_id}": "303 303 303 200 200 200",
     "GET /tickets/{ticket_id}/move": "303 303 303 200 200 200",
     "GET /messages/{message_id}/move": "303 303 303 200 200 200",
+    "GET /holds": "303 303 303 200 200 200",
+    "GET /holds/customers/{customer_id}": "303 303 303 200 200 200",
+    "GET /tools/{tool}/hooks": "404 404 404 404 404 404",  # one that hears answers 200: tests/test_tool_hooks.py
+    "GET /holds/tools": "303 303 303 200 200 200",
+    "GET /holds/tools/{tool}": "303 303 303 404 404 404",  # one that is none: tests/web/test_holds_pages.py has real ones
+    "GET /holds/campaigns": "303 303 303 200 200 200",
+    "GET /holds/leaks": "303 303 303 200 200 200",
+    "GET /satisfaction": "303 303 303 200 200 200",
     # administrators
+    "GET /holds/campaigns/{id}/revert": "303 303 303 403 404 404",  # of a tool that is none
+    "GET /settings/tools": "303 303 303 403 200 200",
+    "GET /settings/tools/{tool}": "303 303 303 403 404 404",
+    "GET /holds/proof": "303 303 303 403 200 200",
+    "GET /holds/proof/report.json": "303 303 303 403 200 200",
+    "GET /holds/proof/report.html": "303 303 303 403 200 200",
     "GET /settings": "303 303 303 403 303 303",
     "GET /settings/quarantine": "303 303 303 403 200 200",
     "GET /settings/quarantine/{id}": "303 303 303 403 200 200",
@@ -91,6 +131,8 @@ TABLE: dict[str, str] = {
     "POST /rooms/{room}": "401 401 401 401 401 401",
     "POST /api/v1/holds/check": "401 401 200 401 401 401",
     "POST /api/v1/customers": "401 401 200 401 401 401",
+    "POST /api/v1/customers/{customer_id}/holds": "401 401 200 401 401 401",
+    "DELETE /api/v1/customers/{customer_id}/holds/{hold_id}": "401 401 200 401 401 401",
     "POST /api/v1/customers/{customer_id}/merge": "401 401 200 401 401 401",
     "POST /api/v1/customers/{customer_id}/unmerge": "401 401 200 401 401 401",
     "POST /api/v1/customers/{customer_id}/reject": "401 401 200 401 401 401",
@@ -99,6 +141,8 @@ TABLE: dict[str, str] = {
     "POST /chat/{channel}/code/{id}": "401 404 401 401 401 401",  # a code of somebody else
     "POST /sandbox/act/{what}": "400 400 400 400 400 400",
     "POST /login": "401 401 401 401 401 401",  # a wrong password
+    "POST /s/{survey}": "303 303 303 303 303 303",  # beside the sandbox an agent may play the customer
+    "POST /api/v1/follow-ups/{key}": "401 401 200 401 401 401",
     "POST /tickets/{ticket_id}/reply": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/note": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/assign": "401 401 401 204 204 403",
@@ -114,7 +158,22 @@ TABLE: dict[str, str] = {
     "POST /customers/{customer_id}/identifiers/{identifier_id}/dismiss": "401 401 401 204 204 403",
     "POST /customers/{customer_id}/identifiers/{identifier_id}/take-out": "401 401 401 204 204 403",
     "POST /joins/{join_id}/undo": "401 401 401 303 303 403",
+    "POST /tools/{tool}/hooks": "404 404 404 404 404 404",  # none is configured here; its signature is the permission
+    "POST /tickets/{ticket_id}/tags": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/priority": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/follow-ups": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/follow-ups/{id}/cancel": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/spam": "401 401 401 204 204 403",
+    "POST /messages/{message_id}/opt-out": "401 401 401 204 204 403",
+    "POST /customers/{customer_id}/opt-outs/{id}/take-back": "401 401 401 204 204 403",
+    "POST /customers/{customer_id}/hold": "401 401 401 204 204 403",
+    "POST /customers/{customer_id}/holds/{hold_id}/end": "401 401 401 204 204 403",
     "POST /customers/{customer_id}/merge/{other_id}": "401 401 401 303 303 403",
+    "POST /holds/tools/{tool}/look-again": "401 401 401 404 404 403",
+    "POST /holds/campaigns/{id}/revert": "401 401 401 403 404 403",
+    "POST /settings/tools/{tool}/test": "401 401 401 403 404 403",
+    "POST /settings/tools/{tool}/prepare": "401 401 401 403 404 403",
+    "POST /settings/tools/{tool}/round-trip": "401 401 401 403 404 403",
     "POST /settings/quarantine/{id}/replay": "401 401 401 403 200 403",
     "POST /settings/quarantine/{id}/dismiss": "401 401 401 403 200 403",
     # First: what is tried again is soon carried by the worker, and then there is nothing to discard.
@@ -133,6 +192,8 @@ TABLE: dict[str, str] = {
 FORMS: dict[str, dict[str, str]] = {
     "POST /settings/deliveries/{id}/discard": {"reason": "told by phone"},
     "POST /login": {"email": "admin@shop.example", "password": "not the password"},
+    "POST /s/{survey}": {"score": "4"},
+    "POST /tickets/{ticket_id}/follow-ups": {"key": "parcel-back", "words": "It came back."},
     "POST /setup/{link}": {"password": "correct horse battery"},
     "POST /tickets/{ticket_id}/reply": {"text": "On its way", "draft_key": "draft-key-1"},
     "POST /tickets/{ticket_id}/note": {"text": "Mind the gap", "draft_key": "draft-key-2"},
@@ -141,14 +202,19 @@ FORMS: dict[str, dict[str, str]] = {
     "POST /tickets/{ticket_id}/read": {"message_id": "1"},
     "POST /tickets/{ticket_id}/ask-code": {"identifier_id": "5"},
     "POST /tickets/{ticket_id}/move": {"to": "2"},
+    "POST /tickets/{ticket_id}/tags": {"tags": "refund, vip"},
+    "POST /tickets/{ticket_id}/priority": {"priority": "high"},
+    "POST /customers/{customer_id}/hold": {"days": "3", "note": "Bereaved."},
     "POST /messages/{message_id}/move": {"to": "2"},
     "POST /settings/api": {"name": "A program"},
     "POST /settings/agents": {"name": "New", "email": "new@shop.example"},
 }
 BODIES: dict[str, dict[str, Any]] = {
     "POST /in/{channel}": {"id": "0f8fad5b-d9cb-469f", "text": "Hello"},
+    "POST /api/v1/follow-ups/{key}": {"values": {}},
     "POST /api/v1/holds/check": {"identifiers": [{"kind": "email", "value": "ana@example.com"}]},
     "POST /api/v1/customers": {"external_id": "u-9", "email": "noor@example.com", "name": "Noor"},
+    "POST /api/v1/customers/{customer_id}/holds": {"key": "case 17", "days": 3},
     "POST /api/v1/customers/{customer_id}/merge": {"other": 20},
     "POST /api/v1/customers/{customer_id}/unmerge": {"join_id": 4},  # the merge above: 3 is there from the start
     "POST /api/v1/customers/{customer_id}/reject": {"other": 20},
@@ -168,6 +234,7 @@ PLACES: dict[str, dict[str, str]] = {
 QUERIES = {
     "GET /conversations/{customer_id}/older": "?before=2",
     "GET /api/v1/holds/check": "?email=ana@example.com",
+    "GET /api/v1/holds/feed": "?email=ana@example.com",
     "GET /api/v1/customers": "?email=ana@example.com",
     "GET /search": "?q=a",
 }
@@ -183,9 +250,13 @@ MISSING = {
     "other_id": "99",
     "identifier_id": "99",
     "join_id": "99",
+    "hold_id": "99",
+    "tool": "nothing",
     "ticket_id": "99",
     "message_id": "99",
     "attachment_id": "0" * 32,
+    "survey": "99-1-en." + "a" * 26,
+    "key": "never-promised",
     "token": "0" * 32,
     "link": "3." + "A" * 43,
     "media": "nothing",
@@ -196,6 +267,7 @@ UNFOUND = {
     ("OPTIONS /in/{channel}", "channel"): 405,
     ("OPTIONS /chat/{channel}/files/{attachment_id}", "attachment_id"): 204,  # a browser asks this of the route, not of the file
     ("OPTIONS /chat/{channel}/code/{id}", "id"): 204,
+    ("POST /tickets/{ticket_id}/follow-ups/{id}/cancel", "id"): 409,
     ("POST /sandbox/act/{what}", "what"): 400,
 }
 HOSTILE = ("9" * 17, "9" * 40, "-1", "0", "1'--", "%00", "%D9%A3", "..%2f..%2fhub.db", "%F0%9F%92%A9", "x" * 3_000)
@@ -216,7 +288,7 @@ class Reply:
 
 
 # Settings the hub itself keeps: whose turn it is, how far recovery and the search index have come.
-OWN = ("turn.", "recovery.", "search.")
+OWN = ("turn.", "recovery.", "search.", "proof.", "watching.")
 
 
 class House:
@@ -264,6 +336,13 @@ class House:
                     Attachment(FILE, 1, "shot.png", "image/png", 17, sha256, "", False, "stored"),
                     Quarantine(3, phone.id, "unparseable", "Not read.", "waiting", now, "POST", "http://x/in", "{}", b"x", "", "d"),
                     ApiToken(3, "Old", digest("old"), now),
+                    *(
+                        OptOut(n, self.hub.channels["chat"].rule.id, "phone", "+12025550123", now, 1, None, "No.", "agent:1")
+                        for n in (3, 4)
+                    ),
+                    Survey(3, 2, self.hub.channels["chat"].rule.id, 4, "csat", "asked", now, "", now, now + 86_400_000_000),
+                    FollowUp(3, "parcel-here", 1, "It is here.", "waiting", ADMIN, now),
+                    Hold(3, 1, "api", "hand:program:crm", "{}", now, now + 86_400_000_000),
                 )
             )
         )
@@ -271,8 +350,9 @@ class House:
         token = file_token(self.hub.secret, FILE, int(time.time()) + 60)
         self.places = {
             **{"channel": "chat", "room": "slack", "view": "open", "id": "3", "customer_id": "1", "ticket_id": "1", "message_id": "1"},
-            **{"other_id": "2", "join_id": "3"},
+            **{"other_id": "2", "join_id": "3", "hold_id": "3", "tool": "nothing"},
             **{"attachment_id": FILE, "token": token, "link": f"{SPARE}.{link}", "media": "nothing", "what": "nothing"},
+            **{"survey": survey_token(self.hub.secret, Link(3, 2, "en")), "key": "parcel-here"},
         }
 
     async def caller(self, kind: str) -> Caller:
@@ -327,7 +407,7 @@ class House:
             tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             digests = {}
             for name in tables:
-                if not name.startswith("message_search"):
+                if not name.startswith(("message_search", "campaign_seen")):
                     columns = "token_hash, agent_id, expires_at" if name == "agent_session" else "*"
                     rows = [row for row in connection.execute(f'SELECT {columns} FROM "{name}"') if not str(row[0]).startswith(OWN)]
                     digests[name] = hashlib.sha256(repr(rows).encode()).hexdigest()
@@ -397,7 +477,7 @@ async def test_who_may_not_act_changes_nothing_by_trying(house: House, kind: str
     caller = await house.caller(kind)
     column, before, tried = ANYONE.split().index(kind), house.state(), 0
     for route, statuses in TABLE.items():
-        theirs = route.startswith(("POST /tickets", "POST /messages", "POST /settings", "POST /customers", "POST /joins"))
+        theirs = route.startswith(("POST /tickets", "POST /messages", "POST /settings", "POST /customers", "POST /joins", "POST /holds"))
         if theirs and statuses.split()[column] in ("401", "403"):
             await house.call(route, caller)
             tried += 1
@@ -457,6 +537,9 @@ PAGES = [
     "/tickets/1/move",
     "/settings/quarantine",
     "/settings/deliveries",
+    "/holds",
+    "/holds/customers/1",
+    "/holds/leaks",
     "/messages/1/original",
 ]
 

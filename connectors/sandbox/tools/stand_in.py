@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 from aiohttp import web
 
 HOST = "127.0.0.1"
+HANG_LOOK = 0.02  # seconds between two looks whether the client has given up
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -122,7 +124,8 @@ class StandIn:
             quirks = self.quirks
             await request.read()
             if quirks.hang:
-                await request.content.wait_eof()
+                while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 (aiohttp tells nobody)
+                    await asyncio.sleep(HANG_LOOK)
                 return hang_up(request)
             if quirks.status:
                 status = quirks.status

@@ -523,6 +523,7 @@ function heard({ kind, id, changes }) {
   const mine = Number(pane()?.dataset.customer ?? 0), parts = new Set();
   for (const change of changes) {
     if (/^suggestion\./.test(change.type) && mine) parts.add("customer");
+    if (/^(survey|follow_up)\./.test(change.type) && change.customer_id === mine) parts.add("conversation").add("customer");
     if (!/^(message|note|ticket|customer|hold|attachment)\./.test(change.type)) continue;
     if (change.type !== "message.updated") parts.add("views").add("list");
     if (change.customer_id === mine) { parts.add("conversation"); if (change.type !== "message.updated") parts.add("customer"); }

@@ -331,7 +331,27 @@ function tour() {
         hook.identifiers.length ? el('div', { class: 'ids' }, hook.identifiers.map((one) => el('code', { title: `${one.kind}, ${one.because}` }, `${one.value} (${one.because})`))) : '');
     }) : [el('li', { class: 'nothing' }, 'Nothing yet.')]));
     if (hooks.some((hook) => hook.order > seen.hooks)) mark('marketing');
+    drawKlaviyo(state.marketing.klaviyo);
   }
+  const clocked = (seconds) => clock.format(new Date(seconds * 1000));
+  function drawKlaviyo(klaviyo) {
+    $('klaviyo').hidden = !klaviyo.connected;
+    $('profiles').replaceChildren(...klaviyo.profiles.map((one) => {
+      const [tone, word] = one.held === true ? ['hold', 'Held'] : one.held === false ? ['good', 'Free'] : ['', 'Never held'];
+      const facts = [one.held ? `support_hold until ${until(one.until)}` : '', one.status ? `support_status ${one.status}` : '',
+        one.read_back ? `read back ${clocked(one.read_back)}` : one.held == null ? '' : 'not read back yet'];
+      return el('li', { 'data-profile': one.name, 'data-held': String(one.held), 'data-confirmed': one.read_back ? 'yes' : 'no' },
+        el('span', { class: `badge ${tone}` }, word), el('b', {}, one.name), el('span', {}, facts.filter(Boolean).join(' · ')));
+    }));
+    $('planned').replaceChildren(...klaviyo.planned.map((one) => el('li', {}, `${one.name}: ${one.recipients === null
+      ? 'to whoever is free when it is sent' : `recipients fixed at ${clocked(one.fixed_at)} (${one.recipients.length})`}`)),
+    ...klaviyo.drafts.map((name) => el('li', {}, `${name}: put back to draft`)));
+    $('planned-sent').replaceChildren(...klaviyo.sent.map((one) => el('div', { class: 'ran' }, el('b', {}, `${one.name}, ${clocked(one.at)}`),
+      el('ul', { class: 'lines' }, one.lines.map((line) => el('li', { 'data-outcome': line.leak ? 'leak' : line.sent ? 'sent' : 'left-out' },
+        el('span', { class: `badge ${line.leak ? 'bad' : line.sent ? 'good' : 'hold'}` }, line.leak ? 'Leak' : line.sent ? 'Sent' : 'Left out'),
+        el('b', {}, line.name), el('span', {}, line.why)))))));
+  }
+  $('planned-send').addEventListener('click', () => perform('planned', {}, $('planned-send')));
   $('campaign-send').addEventListener('click', () => perform('campaign', {}, $('campaign-send')));
 
   /* drawing it all */
