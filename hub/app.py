@@ -22,8 +22,8 @@ from hub.config import ConfigError, HoldSettings, SatisfactionSettings, Settings
 from hub.contract import Channel, ChannelSettings, Checked, Destination, Hears, Pace, Place, Request, Room, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
-from hub.conversations.quarantine import SweepUnverified
 from hub.conversations.following_up import sweep_follow_ups
+from hub.conversations.quarantine import SweepUnverified
 from hub.conversations.recovery import Recovery
 from hub.customers.canonical import canonical
 from hub.customers.codes import sweep_codes
