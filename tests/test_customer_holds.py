@@ -56,6 +56,7 @@ async def test_a_hold_that_cannot_be_is_refused_with_the_field_that_is_wrong(api
         ({"key": "a", "days": 400}, "days"),
         ({"key": "a", "reason": "open_ticket"}, "reason"),
         ({"key": "a", "until": "tomorrow"}, "until"),
+        ({"key": "a", "channels": ["e-mail"]}, "channels"),
     ):
         assert named in json.dumps(await api.post("/1/holds", wrong, 400))
 
@@ -68,7 +69,9 @@ async def test_what_a_customer_missed_while_held_is_listed_when_the_hold_is_over
         for n, (at, excludes) in enumerate([(now - 60, True), (now + 0.001, True), (now + 0.002, False), (now + 3_600, True)])
     ]
     await hub.writer.run(NoteCampaigns("klaviyo", tuple((one, ()) for one in coming)))
-    known = Known(SendSeen(provider_key="s1", at=now + 0.003, campaign="By the gate", prevented=True), "phone", ADA, 1, "")
+    known = Known(
+        SendSeen(provider_key="s1", at=now + 0.003, kind="phone", value=ADA, campaign="By the gate", prevented=True), "phone", ADA, 1, ""
+    )
     await hub.writer.run(NoteSends("klaviyo", (known,)))
     await api.post("/1/holds", {"key": "a", "days": 1})
     while hub.writer.clock() / 1_000_000 < now + 0.01:

@@ -50,6 +50,7 @@ class SetTags:
         after = json.dumps(tidy(self.tags), ensure_ascii=False)
         if after == ticket.tags:
             return False
+        added = sorted(set(json.loads(after)) - set(json.loads(ticket.tags)))
         ticket.tags = after
         ticket.version += 1
         facts.change(ticket)
@@ -58,7 +59,7 @@ class SetTags:
             customer_id=ticket.conversation_id,
             ticket_id=ticket.id,
             agent_id=self.agent_id,
-            data=json.dumps({"tags": after}),
+            data=json.dumps({"tags": after, "added": added}),
         )
         return True
 

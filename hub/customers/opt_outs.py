@@ -38,6 +38,11 @@ def note(
         known.append(row)
         facts.emit("optout.recorded", customer_id=customer_id, message_id=message_id, data=json.dumps(said))
         return True
+    if out and not actor:
+        for row in standing:  # they say now what an agent had read in their words: it is theirs from here on
+            if row.actor:
+                row.actor, row.words, row.message_id = "", words[:WORDS_KEPT], message_id
+                facts.change(row)
     if not out and claim.standing == "proven" and standing:
         for row in standing:
             row.ended_at = facts.now

@@ -23,7 +23,7 @@ from hub.delivery.attempt import preparing
 from hub.delivery.owed import MarkAgain
 from hub.delivery.works import Finish, finish
 from hub.holds.gate import Standing, ask, hits_of, judge, look_up, together
-from hub.holds.marks import Key, LetGo, NoteLooked, NoteMarked, NoteWaiting, PutOff, as_wish, key_of, keys_in, wish_for
+from hub.holds.marks import Key, LetGo, NoteLooked, NoteMarked, NoteWaiting, PutOff, as_wish, key_of, keys_in, which, wish_for
 from hub.holds.traits import traits_of
 from hub.marketing import MarketingTool, ToolSettings, Wish
 from hub.policy import SECOND
@@ -51,9 +51,9 @@ def _row(row: Any) -> Mark:
     return Mark(*row)
 
 
-def _elsewhere(destination: str, which: Any) -> Select[Any]:
+def _elsewhere(destination: str, found_by: Any) -> Select[Any]:
     """Marks in one tool, found by something else than the tool: bare, an engine would read all that it was ever told."""
-    return select(*_columns).where(which, func.coalesce(_mark.destination, "") == destination)
+    return select(*_columns).where(found_by, func.coalesce(_mark.destination, "") == destination)
 
 
 class Tools:
@@ -125,7 +125,9 @@ class MarkCarrier:
         for profile in profiles:
             those = [key for key in keys if key in marks and marks[key].profile == profile]
             wanted |= dict.fromkeys(those, together([wanted[key] for key in those]))
-        over = tuple(m.id for key, m in marks.items() if key in wanted and not wanted[key].held and m.accepted_at is None and m.check_at)
+        over = tuple(
+            which(m) for key, m in marks.items() if key in wanted and not wanted[key].held and m.accepted_at is None and m.check_at
+        )
         if over:
             await self._writer.run(LetGo(over))
         traits = await traits_of([key for key in keys if wanted[key].held or key in marks], self._reader)
@@ -133,13 +135,17 @@ class MarkCarrier:
         # Later is newer, whichever customer it is about and whatever backup was restored: what is wanted was read at this moment.
         return [replace(wish, version=now // 1_000) for wish in wishes if wish is not None]
 
-    async def _marks(self, *which: Select[Any]) -> dict[Key, Mark]:
+    async def _marks(self, *asked: Select[Any]) -> dict[Key, Mark]:
         # A question each, so that each is looked up by its own index.
-        rows = await self._reader.all(union(*which) if len(which) > 1 else which[0])
+        rows = await self._reader.all(union(*asked) if len(asked) > 1 else asked[0])
         return {key_of(mark): mark for mark in (_row(row) for row in rows)}
 
     async def _tell(self, tool: MarketingTool, delivery: Delivery, wishes: Sequence[Wish], asked_at: int) -> None:
         told = (delivery.target, delivery.subject_id, asked_at)
+        # Should this process die once the tool has taken it, the release must still be told.
+        first = tuple(wish for wish in wishes if wish.held and not wish.profile)
+        if first:
+            await self._writer.run(NoteWaiting(*told, first, perhaps=True))
         try:
             results = await tool.mark(wishes, self._http, self._writer.clock() / SECOND)
         except Refused as error:
@@ -213,7 +219,7 @@ class ReadingBack:
             return 0
         to_tell = [mark for mark in marks if mark.state in ("pending", "failed", "absent")]
         if to_tell:
-            await self._writer.run(PutOff(tuple(mark.id for mark in to_tell)))
+            await self._writer.run(PutOff(tuple(which(mark) for mark in to_tell)))
             await self._writer.run(MarkAgain(name, tuple(sorted({mark.customer_id for mark in to_tell}))))
         to_read = [mark for mark in marks if mark not in to_tell]
         done = len(to_tell)
@@ -226,6 +232,11 @@ class ReadingBack:
                 self._not_before[name] = self._writer.clock() + int(wait * SECOND)
                 log.warning("a marketing tool could not be read back; will look again", tool=name, error=str(error))
                 return done
-            await self._writer.run(NoteLooked(tuple((mark.id, mark.said, one) for mark, one in zip(some, seen, strict=True))))
+            except Exception:
+                # An answer nobody expected must not keep us from looking at the others, nor have the same marks read every second.
+                self._not_before[name] = self._writer.clock() + int(REFUSED_WAIT * SECOND)
+                log.exception("a marketing tool could not be read back", tool=name)
+                return done
+            await self._writer.run(NoteLooked(tuple((which(mark), mark.said, one) for mark, one in zip(some, seen, strict=True))))
             done += len(some)
         return done

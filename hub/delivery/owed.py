@@ -17,6 +17,7 @@ from hub.storage.records import Customer, Delivery, Event, Setting
 from hub.storage.tables import metadata
 from hub.storage.writer import Writer
 
+CHANGES = ("hold.placed", "hold.renewed", "hold.released")
 AT_A_TIME = 200  # customers in one unit of work, so that no one waits long behind it
 
 _hold = metadata.tables["hold"]
@@ -99,6 +100,8 @@ def mark_again(facts: Facts, event: Event) -> None:
 def mark_customer(facts: Facts, event: Event) -> None:
     """Reaction: support knows something new that tools are told beside the hold; those that were told of this customer are told."""
     ticket = facts.tickets.get(event.ticket_id or 0)
+    if any(e.type in CHANGES and e.customer_id == event.customer_id for e in facts.events):
+        return  # they are told anyway, of all that is so when they are
     customer_id = event.customer_id or (ticket.conversation_id if ticket is not None else 0)
     if customer_id in facts.customers and facts.live_customer(customer_id).hold_version:
         for tool in facts.policy.tools:
@@ -286,15 +289,15 @@ async def reconcile(tool: str, reader: Reader, writer: Writer) -> tuple[int, int
         last = ids[-1]
     marks, last = 0, 0
     while True:
-        told = select(_mark_table.c.id).where(
+        told = select(_mark_table.c.id, _mark_table.c.value).where(
             _mark_table.c.destination == tool, _mark_table.c.id > last, _mark_table.c.accepted_at.is_not(None)
         )
-        ids = tuple(row[0] for row in await reader.all(told.order_by(_mark_table.c.id).limit(AT_A_TIME)))
-        if not ids:
+        found = tuple((row.id, row.value) for row in await reader.all(told.order_by(_mark_table.c.id).limit(AT_A_TIME)))
+        if not found:
             return customers, marks
-        await writer.run(LookNow(ids))
-        marks += len(ids)
-        last = ids[-1]
+        await writer.run(LookNow(found))
+        marks += len(found)
+        last = found[-1][0]
 
 
 def fetch_media(facts: Facts, event: Event) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import and_, case, func, or_, select
 
 from hub.contract import Http, NoAnswer, NotSent, Refused, TryLater
 from hub.conversations.wording import LEAK
@@ -108,15 +108,21 @@ class Watch:
             except (Refused, TryLater, NotSent, NoAnswer) as error:
                 log.warning("a tool's campaigns could not be read; will look again", tool=name, error=str(error))
                 continue
+            except Exception:
+                log.exception("a tool's campaigns could not be read", tool=name)
+                continue
             held = await self._held(name)
             seen = [(one, customers_in(await self._in_audience(tool, one, reached(one, held, now)))) for one in coming]
             await self._writer.run(NoteCampaigns(name, tuple(seen)))
 
     async def _held(self, name: str) -> list[Held]:
+        # Those whom it took late, or not yet, first: they are the ones in danger.
+        shown = func.coalesce(_mark.effective_at, _mark.confirmed_at)
+        untold = and_(_mark.state.in_(["pending", "failed"]), _mark.accepted_at.is_(None))
         rows = await self._reader.all(
             select(_mark.customer_id, _mark.profile, _mark.effective_at, _mark.confirmed_at)
-            .where(_mark.destination == name, _mark.held, _mark.profile != "")
-            .order_by(_mark.id)
+            .where(_mark.destination == name, or_(_mark.held, untold))
+            .order_by(shown.is_not(None), shown.desc(), _mark.id.desc())
             .limit(campaigns.NAMED * 10)
         )
         return [Held(row.customer_id, row.profile, row.effective_at or row.confirmed_at) for row in rows]
@@ -127,7 +133,7 @@ class Watch:
             return held
         wanted = set(campaign.audiences)
         try:
-            return [one for one in held if wanted & await tool.audiences(one.profile, self._http)]
+            return [one for one in held if not one.profile or wanted & await tool.audiences(one.profile, self._http)]
         except (Refused, TryLater, NotSent, NoAnswer):
             return held
 
@@ -143,6 +149,10 @@ class Watch:
                 await self._read_sends(name, tool)
             except (Refused, TryLater, NotSent, NoAnswer) as error:
                 log.warning("what a tool sent could not be read; will look again", tool=name, error=str(error))
+            except StorageBusy:
+                raise
+            except Exception:
+                log.exception("what a tool sent could not be read", tool=name)
 
     async def _read_sends(self, name: str, tool: ReportsSends) -> None:
         now = self._writer.clock() / SECOND

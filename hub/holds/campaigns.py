@@ -69,7 +69,8 @@ def concern(label: str, campaign: Campaign, endangered: int) -> Concern | None:
     if not endangered:
         return None
     when = f" at {datetime.fromtimestamp(campaign.send_at, UTC):%Y-%m-%d %H:%M} UTC" if campaign.send_at is not None else ""
-    people = f"{endangered:,} held customer{'s' if endangered != 1 else ''}"
+    least = "at least " if endangered >= NAMED else ""
+    people = f"{least}{endangered:,} held customer{'s' if endangered != 1 else ''}"
     text = f"It is to go out{when}. {WHY[risk]} {campaign.mend}".strip()
     level: Level = "warning" if risk == "unknown" else "critical"
     return Concern(level, f"“{campaign.name}” ({label}) would reach {people}", text, "/holds/campaigns")

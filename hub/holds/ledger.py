@@ -130,7 +130,7 @@ def settle(
             facts.add_hold(hold)
             ops.append(("placed", hold))
             continue
-        later = hold.ends_at is not None and term.ends_at is not None and term.ends_at > hold.ends_at
+        later = hold.ends_at is not None and (term.ends_at is None or term.ends_at > hold.ends_at)
         if later:
             hold.ends_at = term.ends_at
         if later or hold.lease_until <= facts.now or json.loads(hold.scope) != json.loads(term.scope):

@@ -29,6 +29,8 @@ ABSENT_AGAIN = HOUR  # somebody held whom the tool did not know may have signed 
 FAILED_AGAIN = 6 * HOUR  # the outbox tries for a week by itself; this is for what it gave up
 
 Key = tuple[str, str, str]  # kind, value, site
+# A mark's id and its value: whatever changes one is looked up by the value, so that all of it takes the same lock.
+Which = tuple[int, str]
 
 
 class Told(NamedTuple):
@@ -49,6 +51,10 @@ class Told(NamedTuple):
 
 def key_of(mark: Mark) -> Key:
     return mark.kind, mark.value, mark.site
+
+
+def which(mark: Mark) -> Which:
+    return mark.id, mark.value
 
 
 def wish_for(key: Key, standing: Standing, traits: Mapping[str, Trait], mark: Mark | None) -> Wish | None:
@@ -137,6 +143,8 @@ class NoteMarked:
                 mark.check_at = facts.now + ABSENT_AGAIN if wish.held else None
             else:
                 mark.state = "failed"
+                if wish.held and not mark.profile:  # it says that it did not take it, and never did before
+                    mark.held, mark.said, mark.accepted_at = False, "", None
                 mark.check_at = facts.now + FAILED_AGAIN
                 state("failed", mark, facts)
             facts.change(mark)
@@ -144,14 +152,16 @@ class NoteMarked:
 
 @dataclass(frozen=True, slots=True)
 class NoteWaiting:
-    """A tool could not be told of these yet, and why; `failed`: it refuses us, and somebody must mend that."""
+    """A tool was not told of these yet, or not as far as we know, and why; `failed`: it refuses us, and somebody must mend that.
+    `perhaps`: it may have taken them all the same, so a release must be told."""
 
     destination: str
     customer_id: int
     asked_at: int
     wishes: tuple[Wish, ...]
-    error: str
+    error: str = ""
     failed: bool = False
+    perhaps: bool = False
 
     def needs(self, needs: Needs) -> None:
         needs.rows.update(("mark", "value", wish.value) for wish in self.wishes)
@@ -166,6 +176,8 @@ class NoteWaiting:
             mark.customer_id = self.customer_id
             mark.error = self.error
             mark.check_at = facts.now + FAILED_AGAIN
+            if self.perhaps and wish.held and mark.accepted_at is None:
+                mark.held, mark.version, mark.said, mark.accepted_at = True, wish.version, Told.of(wish).text(), facts.now
             if self.failed and was != "failed":
                 state("failed", mark, facts)
             facts.change(mark)
@@ -173,19 +185,19 @@ class NoteWaiting:
 
 @dataclass(frozen=True, slots=True)
 class NoteLooked:
-    """What reading marks back showed: (id of the mark, what it had been told when it was read, what was seen)."""
+    """What reading marks back showed: (the mark, what it had been told when it was read, what was seen)."""
 
-    results: tuple[tuple[int, str, ReadBack], ...]
+    results: tuple[tuple[Which, str, ReadBack], ...]
 
     def needs(self, needs: Needs) -> None:
-        needs.rows.update(("mark", "id", id_) for id_, _, _ in self.results)
+        needs.rows.update(("mark", "value", value) for (_, value), _, _ in self.results)
 
     def decide(self, facts: Facts) -> None:
-        for id_, said, seen in self.results:
-            found = facts.found[("mark", "id", id_)]
-            if not found or found[0].said != said or found[0].state not in ("accepted", "confirmed", "effective", "drifted"):
-                continue  # told something else meanwhile: that is read back by itself
-            self._look(found[0], seen, facts)
+        for one, said, seen in self.results:
+            for mark in _these((one,), facts):
+                # Told something else meanwhile, it is read back by itself.
+                if mark.said == said and mark.state in ("accepted", "confirmed", "effective", "drifted"):
+                    self._look(mark, seen, facts)
 
     def _look(self, mark: Mark, seen: ReadBack, facts: Facts) -> None:
         mark.checked_at = facts.now
@@ -237,16 +249,15 @@ class NoteLooked:
 class PutOff:
     """These marks are being told once more: not looked at again before that had time."""
 
-    ids: tuple[int, ...]
+    marks: tuple[Which, ...]
 
     def needs(self, needs: Needs) -> None:
-        needs.rows.update(("mark", "id", id_) for id_ in self.ids)
+        needs.rows.update(("mark", "value", value) for _, value in self.marks)
 
     def decide(self, facts: Facts) -> None:
-        for id_ in self.ids:
-            for mark in facts.found[("mark", "id", id_)]:
-                mark.check_at = facts.now + (ABSENT_AGAIN if mark.state == "absent" else FAILED_AGAIN)
-                facts.change(mark)
+        for mark in _these(self.marks, facts):
+            mark.check_at = facts.now + (ABSENT_AGAIN if mark.state == "absent" else FAILED_AGAIN)
+            facts.change(mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,34 +265,36 @@ class LetGo:
     """Nothing is to be told of these any more, and nothing ever was: they were released before the tool took the hold, or it never knew
     them. Not looked at again."""
 
-    ids: tuple[int, ...]
+    marks: tuple[Which, ...]
 
     def needs(self, needs: Needs) -> None:
-        needs.rows.update(("mark", "id", id_) for id_ in self.ids)
+        needs.rows.update(("mark", "value", value) for _, value in self.marks)
 
     def decide(self, facts: Facts) -> None:
-        for id_ in self.ids:
-            for mark in facts.found[("mark", "id", id_)]:
-                if mark.accepted_at is None:
-                    mark.state, mark.error, mark.check_at = "absent", "", None
-                    facts.change(mark)
+        for mark in _these(self.marks, facts):
+            if mark.accepted_at is None:
+                mark.state, mark.error, mark.check_at = "absent", "", None
+                facts.change(mark)
 
 
 @dataclass(frozen=True, slots=True)
 class LookNow:
     """These marks are read back at the next look, whenever that was due."""
 
-    ids: tuple[int, ...]
+    marks: tuple[Which, ...]
 
     def needs(self, needs: Needs) -> None:
-        needs.rows.update(("mark", "id", id_) for id_ in self.ids)
+        needs.rows.update(("mark", "value", value) for _, value in self.marks)
 
     def decide(self, facts: Facts) -> None:
-        for id_ in self.ids:
-            for mark in facts.found[("mark", "id", id_)]:
-                if mark.accepted_at is not None:
-                    mark.check_at = facts.now
-                    facts.change(mark)
+        for mark in _these(self.marks, facts):
+            if mark.accepted_at is not None:
+                mark.check_at = facts.now
+                facts.change(mark)
+
+
+def _these(marks: Iterable[Which], facts: Facts) -> list[Mark]:
+    return [mark for id_, value in marks for mark in facts.found[("mark", "value", value)] if mark.id == id_]
 
 
 def _difference(mark: Mark, seen: ReadBack) -> str:

@@ -10,17 +10,26 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from hub.conversations.tickets import is_unresolved
-from hub.holds.ledger import BY_AGENT, BY_API, COMPLAINT, COOL_DOWN, LOW_SATISFACTION, OPEN_TICKET, Term, place, placed_by, release, settle
+from hub.holds.ledger import (
+    BY_AGENT,
+    BY_API,
+    COMPLAINT,
+    COOL_DOWN,
+    LOW_SATISFACTION,
+    OPEN_TICKET,
+    Term,
+    place,
+    placed_by,
+    release,
+    settle,
+    source_of,
+)
 from hub.policy import DAY, HoldRules, Refusal
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Event, Hold, Ticket
 from hub.storage.tables import metadata
 
 LONGEST_BY_HAND = 365  # days
-
-
-def source_of(ticket_id: int) -> str:
-    return f"ticket:{ticket_id}"
 
 
 def holds(ticket: Ticket, rules: HoldRules) -> bool:
@@ -37,14 +46,17 @@ def holds(ticket: Ticket, rules: HoldRules) -> bool:
     )
 
 
-def reasons_of(ticket: Ticket, resolving: bool, present: Mapping[str, Hold], now: int, rules: HoldRules) -> dict[str, Term]:
-    """The reasons a ticket gives, each with its term. `resolving`: it was resolved just now; `present`: what it gave until now. Pure."""
+def reasons_of(
+    ticket: Ticket, resolving: bool, present: Mapping[str, Hold], now: int, rules: HoldRules, complains: bool = True
+) -> dict[str, Term]:
+    """The reasons a ticket gives, each with its term. `resolving`: it was resolved just now; `present`: what it gave until now;
+    `complains`: a complaint was said just now, so one that is over begins again. Pure."""
     wanted: dict[str, Term] = {}
     if ticket.spam_at is not None:
         return wanted
     if holds(ticket, rules):
         wanted[OPEN_TICKET] = Term(brand=ticket.brand, ends_at=_end(present.get(OPEN_TICKET), now + rules.longest))
-    if rules.complaint_tags & set(json.loads(ticket.tags)):
+    if (complains or COMPLAINT in present) and rules.complaint_tags & set(json.loads(ticket.tags)):
         # It goes on past the ticket: who complained today is not to be cheered up by a campaign tomorrow.
         wanted[COMPLAINT] = Term(brand=ticket.brand, ends_at=_end(present.get(COMPLAINT), now + rules.complaint))
     if is_unresolved(ticket):
@@ -70,7 +82,9 @@ def on_ticket(facts: Facts, event: Event) -> None:
         ticket.hold_ended_at = None
         facts.change(ticket)
     present = {hold.reason: hold for hold in placed_by(customer, source, facts)}
-    wanted = reasons_of(ticket, event.type == "ticket.resolved", present, facts.now, facts.policy.hold)
+    tagged = set(json.loads(event.data).get("added", ())) if event.type == "ticket.tagged" else set()
+    complains = event.type in ("ticket.opened", "ticket.reopened") or bool(facts.policy.hold.complaint_tags & tagged)
+    wanted = reasons_of(ticket, event.type == "ticket.resolved", present, facts.now, facts.policy.hold, complains)
     settle(customer, source, wanted, facts, home_id=ticket.home_id)
 
 
@@ -130,6 +144,7 @@ class EndHold:
     hold_id: int
     actor: str
     agent_id: int | None = None
+    of: str = ""  # only a hold from a source that begins so
     ended: tuple[str, ...] = field(default=(BY_AGENT, BY_API, COMPLAINT, COOL_DOWN, LOW_SATISFACTION, OPEN_TICKET))
 
     def needs(self, needs: Needs) -> None:
@@ -139,7 +154,7 @@ class EndHold:
         """Raises Refusal where the customer has no such hold now."""
         customer = facts.live_customer(self.customer_id) if self.customer_id in facts.customers else None
         found = [h for h in facts.holds_of.get(customer.id, ()) if h.id == self.hold_id and h.released_at is None] if customer else []
-        if customer is None or not found or found[0].reason not in self.ended:
+        if customer is None or not found or found[0].reason not in self.ended or not found[0].source.startswith(self.of):
             raise Refusal("This hold is over already, or is not this customer's. Reload and look again.")
         hold = found[0]
         if hold.reason == OPEN_TICKET:

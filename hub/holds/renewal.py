@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from hub.holds.ledger import OPEN_TICKET, active_holds, lease, note
-from hub.holds.reasons import holds, source_of
+from hub.holds.ledger import OPEN_TICKET, active_holds, lease, note, source_of
+from hub.holds.reasons import holds
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Customer, Hold
 
@@ -35,6 +35,8 @@ class RenewLeases:
             held_before = bool(active_holds(customer, facts))
             ops: list[tuple[str, Hold]] = []
             for hold in ending:
+                if hold.reason == OPEN_TICKET and hold.ends_at is None:  # placed before tickets' holds had an end
+                    hold.ends_at = hold.placed_at + facts.policy.hold.longest
                 if not _lives(hold, customer, facts):
                     hold.released_at = facts.now
                     ops.append(("released", hold))

@@ -34,9 +34,9 @@ async def traits_of(keys: Collection[Key], reader: Reader) -> dict[Key, dict[str
     )
     about = {customer_id: await _traits(customer_id, reader) for customer_id in sorted({row.customer_id for row in owned})}
     found: dict[Key, dict[str, Trait]] = {}
-    for row in owned:
+    for row in sorted(owned, key=lambda one: one.site):  # one of no site is its own before it stands for any
         for site in {row.site, ""}:
-            found[(NAMES[row.kind], row.value, site)] = about[row.customer_id]
+            found.setdefault((NAMES[row.kind], row.value, site), about[row.customer_id])
     return found
 
 

@@ -123,9 +123,11 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
         facts.quarantine = {row[0]: records.Quarantine(*row) for row in (yield Query("quarantine", needs.quarantine))}
     for key in needs.quarantined:
         facts.quarantined[key] = deque((id_, at) for id_, at in (yield Query("quarantined", key)))
+    # One object a row here too, by whichever column it was asked for.
+    one: dict[tuple[Any, ...], Any] = {}
     for table, column, value in needs.rows:
         rows = yield Query("rows", (value,), (table, column))
-        facts.found[(table, column, value)] = [BY_TABLE[table](*row) for row in rows]
+        facts.found[(table, column, value)] = [one.setdefault((table, *row), BY_TABLE[table](*row)) for row in rows]
 
 
 def _customers(wanted: set[int], facts: Facts) -> Asking:

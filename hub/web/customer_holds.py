@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from pydantic import Field
@@ -33,7 +33,7 @@ class PlaceRequest(Strict):
     reason: str = Field(BY_API, pattern=f"^({BY_API}|{COMPLAINT})$")
     note: str = Field("", max_length=500)
     brand: str = Field("", max_length=100)
-    channels: list[str] = Field(["*"], min_length=1, max_length=10)
+    channels: list[Literal["*", "email", "sms", "whatsapp", "push"]] = Field(["*"], min_length=1, max_length=10)
 
 
 def _shown(row: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ async def end(request: web.Request) -> web.Response:
     number = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0
     if await hub.reader.first(hold_of(number, customer.id)) is None:
         raise web.HTTPNotFound(text="This customer has no such hold.")
-    await run(hub, EndHold(customer.id, number, f"program:{program.name}", ended=OWN))
+    await run(hub, EndHold(customer.id, number, f"program:{program.name}", ended=OWN, of="hand:program:"))
     return answer({"customer_id": customer.id, "ended": number})
 
 

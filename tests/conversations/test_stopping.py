@@ -101,3 +101,13 @@ async def test_our_own_words_are_no_wish_of_the_customers(hub: Ground) -> None:
     answer = await hub.answers(ticket, "Reply STOP to stop messages.")
     with pytest.raises(Refusal, match="what a customer wrote"):
         await hub.run(ConfirmStop(answer, ("phone", ADA), 1))
+
+
+async def test_a_stop_said_after_an_agent_read_one_is_the_customers_own(hub: Ground) -> None:
+    await hub.hears(text="Please stop texting me.")
+    await hub.run(ConfirmStop((await hub.all("message"))[-1].id, ("phone", ADA), 1))
+    await hub.hears(text="STOP", opts="out")
+    [row] = await hub.all("opt_out")
+    assert (row.actor, row.words) == ("", "STOP")
+    with pytest.raises(Refusal, match="Only they"):
+        await hub.run(TakeBackStop(1, row.id, 1))

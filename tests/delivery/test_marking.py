@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from hub.customers.merging import Merge, Unmerge
 from hub.delivery.marking import MarkCarrier, ReadingBack, Tools
 from hub.delivery.outbox import judge as outcome_of
 from hub.delivery.owed import MarkAgain, reconcile
+from hub.holds.ledger import iso
+from hub.holds.marks import NoteLooked, NoteMarked
 from hub.holds.reasons import PlaceHold
 from hub.holds.renewal import RenewLeases
 from hub.marketing import Check, Fate, Marked, Proved, ReadBack, Step, ToolSettings, Wish
@@ -414,3 +417,72 @@ async def test_who_was_freed_before_a_tool_came_back_is_not_waited_for(one: Benc
     for _ in range(8):
         await one.look(6 * 3_601)
     assert (await one.mark()).state != "pending"
+
+
+async def test_a_hold_whose_answer_was_lost_is_cleared_when_the_ticket_is_resolved_meanwhile(one: Bench) -> None:
+    one.shelf.after = TryLater("The answer was lost.")
+    ticket = await one.hub.hears()
+    await one.carry()
+    assert one.shelf.kept[ADA]["held"]
+    one.shelf.after = None
+    await one.hub.run(Resolve(ticket, 1))
+    one.hub.clock.pass_(3_600)
+    await one.carry()
+    assert not one.shelf.kept[ADA]["held"]
+
+
+async def test_a_process_that_dies_once_the_tool_has_taken_a_hold_does_not_forget_it(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticket = await one.hub.hears()
+    [row] = [row for row in await one.hub.claims() if row.kind == "mark"]
+    monkeypatch.setattr(NoteMarked, "decide", lambda self, facts: (_ for _ in ()).throw(Refused("killed before it could be noted")))
+    with pytest.raises(Refused):
+        await one.carrier.carry(row)
+    monkeypatch.undo()
+    assert one.shelf.kept[ADA]["held"]
+    await one.hub.run(Resolve(ticket, 1))
+    one.hub.clock.pass_(3_600)
+    await one.carry()  # its lease is over ...
+    one.hub.clock.pass_(60)
+    await one.carry()
+    assert not one.shelf.kept[ADA]["held"]
+
+
+async def test_an_old_reading_never_overwrites_what_was_told_in_the_same_commit(one: Bench) -> None:
+    ticket = await one.hub.hears()
+    await one.carry()
+    await one.look()
+    await one.hub.run(Resolve(ticket, 1))
+    await one.carry()
+    await one.look()
+    mark = await one.mark()
+    until = iso(START + 9 * DAY)
+    wish = Wish(kind="phone", value=ADA, held=True, until=until, reasons=("open_ticket",), version=mark.version + 1)
+    told = NoteMarked("shelf", 1, START, ((wish, Marked(fate=Fate.ACCEPTED, profile=mark.profile)),), 5 * SECOND)
+    read = NoteLooked((((mark.id, ADA), mark.said, ReadBack(present=True)),))
+    await asyncio.gather(one.hub.run(told), one.hub.run(read))
+    assert (await one.mark()).held
+
+
+async def test_a_ticket_resolved_after_its_hold_had_ended_is_told_as_resolved(one: Bench) -> None:
+    ticket = await one.hub.hears()
+    await one.carry()
+    for _ in range(22):
+        one.hub.clock.pass_(86_400)
+        await one.hub.run(RenewLeases(one.hub.clock() + Policy().hold_renew_under))
+        await one.carry()
+    assert (one.shelf.kept[ADA]["held"], one.shelf.kept[ADA]["support_status"]) == (False, "open")
+    await one.hub.run(Resolve(ticket, 1))
+    await one.carry()
+    assert one.shelf.kept[ADA]["support_status"] == "resolved"
+
+
+async def test_an_answer_nobody_expected_stops_no_other_work_and_is_not_asked_for_every_second(one: Bench) -> None:
+    await one.hub.hears()
+    await one.carry()
+    one.shelf.trouble = KeyError("data")
+    for _ in range(5):
+        await one.look(1)
+    assert one.reading._not_before["shelf"] > one.hub.clock()
+    one.shelf.trouble = None
+    await one.look(400)
+    assert await one.marks() == {ADA: "confirmed"}

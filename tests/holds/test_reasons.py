@@ -236,3 +236,59 @@ async def test_one_persons_reasons_are_not_anothers(hub: Ground) -> None:
     await hub.run(Resolve(1, 1))
     assert (await reasons(hub, 1), await reasons(hub, 2)) == ([], ["agent", OPEN_TICKET])
     assert hub.clock.now == START + 60 * SECOND
+
+
+async def the_hold(hub: Ground, reason: str) -> Hold:
+    return next(hold for hold in await hub.all("hold") if hold.reason == reason)
+
+
+async def test_a_program_ends_only_complaints_that_programs_placed(hub: Ground) -> None:
+    await hub.run(SetTags(await hub.hears(), 1, COMPLAINS))
+    hold = await the_hold(hub, COMPLAINT)
+    with pytest.raises(Refusal):
+        await hub.run(EndHold(1, hold.id, "program:crm", ended=(BY_API, COMPLAINT), of="hand:program:"))
+    assert COMPLAINT in await reasons(hub)
+
+
+async def test_a_complaint_that_was_ended_or_ran_out_begins_anew_only_when_it_is_said_again(hub: Ground) -> None:
+    ticket = await hub.hears()
+    await hub.run(SetTags(ticket, 1, COMPLAINS))
+    await hub.run(EndHold(1, (await the_hold(hub, COMPLAINT)).id, "agent:1", 1))
+    await hub.run(SetTags(ticket, 1, (*COMPLAINS, "vip")))
+    await hub.run(Resolve(ticket, 1))
+    assert await reasons(hub) == []
+    await hub.run(SetTags(ticket, 1, ()))
+    await hub.run(SetTags(ticket, 1, COMPLAINS))
+    assert await reasons(hub) == [COMPLAINT]
+
+
+async def test_a_hold_said_again_without_an_end_lasts_until_it_is_ended(hub: Ground) -> None:
+    await hub.run(Resolve(await hub.hears(), 1))
+    await hub.run(PlaceHold(1, 2, "program:crm", reason=BY_API, source="case 17"))
+    await hub.run(PlaceHold(1, None, "program:crm", reason=BY_API, source="case 17"))
+    for _ in range(4):
+        hub.clock.pass_(DAYS)
+        await renew(hub)
+    assert await reasons(hub) == [BY_API]
+
+
+class ForgetEnds:
+    """Holds as they were before they had an end."""
+
+    def needs(self, needs: Needs) -> None:
+        needs.customers.add(1)
+
+    def decide(self, facts: Facts) -> None:
+        for hold in facts.holds_of[1]:
+            hold.ends_at = None
+            facts.change(hold)
+
+
+async def test_a_ticket_from_before_holds_had_an_end_holds_no_longer_than_others(hub: Ground) -> None:
+    ticket = await hub.hears()
+    await hub.run(ForgetEnds())
+    for _ in range(22):
+        hub.clock.pass_(DAYS)
+        await renew(hub)
+    await hub.run(SetTags(ticket, 1, ("vip",)))
+    assert await reasons(hub) == []
