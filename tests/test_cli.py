@@ -47,7 +47,10 @@ def test_serve_says_what_to_mend_in_a_line_and_not_in_a_traceback(tmp_path: Path
     path = sandbox_config(tmp_path)
     shipped = path.read_text()
     path.write_text(shipped.replace("type: webhook", "type: webhok"))
-    assert run("serve", "--config", str(path), expect=1) == "hub: destinations.marketing.type: there is no 'webhok'. One of: webhook.\n"
+    assert run("serve", "--config", str(path), expect=1) == (
+        "hub: destinations.marketing.type: there is no 'webhok'. "
+        "One of: braze, customerio, hubspot, iterable, klaviyo, mailchimp, segment, webhook.\n"
+    )
     path.write_text(shipped)
     with migrate.lock(tmp_path / "data" / "hub.db"):
         assert "is open in another hub process. Stop that one first." in run("serve", "--config", str(path), expect=1)

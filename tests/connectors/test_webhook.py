@@ -151,12 +151,17 @@ async def test_a_merge_is_told_in_the_same_form_and_verifies_with_the_published_
 def test_a_webhook_hears_who_is_who_unless_that_is_switched_off() -> None:
     given = {"type": "webhook", "url": "https://marketing.example/", "secret": SECRET}
     heard = {}
-    for customers in ({}, {"customers": True}, {"customers": False}):
+    for customers in ({}, {"customers": True}, {"customers": False}, {"opt_outs": False}):
         one = Webhook(Webhook.Settings.model_validate(given | customers), "crm")  # type: ignore[arg-type]
         assert isinstance(one, Hears)
         heard[str(customers)] = one.hears
-    everything = {"customer.merged", "customer.unmerged", "customer.split"}
-    assert heard == {"{}": everything, "{'customers': True}": everything, "{'customers': False}": set()}
+    people, wishes = {"customer.merged", "customer.unmerged", "customer.split"}, {"optout.recorded", "optout.withdrawn"}
+    assert heard == {
+        "{}": people | wishes,
+        "{'customers': True}": people | wishes,
+        "{'customers': False}": wishes,
+        "{'opt_outs': False}": people,
+    }
 
 
 async def test_a_retry_has_the_same_id_and_body_and_a_new_signature(receiver: Receiver, http: GuardedHttp) -> None:

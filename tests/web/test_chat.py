@@ -77,6 +77,8 @@ def build_hub(path: Path, public_url: str = "http://hub.example") -> tuple[web.A
         secret=b"s" * 32,
         channels=channels,
         rooms={},
+        tools=cast(Any, None),
+        http=cast(Any, None),
         desk=cast(Any, None),
         outbox=cast(Any, None),
     )
