@@ -91,4 +91,5 @@ async def play(at: Ground, each: dict[int, Case]) -> None:
     """All cases side by side, each of them step by step: a batch of the writer holds many, and no two steps of one."""
     for turn in range(max(len(order) for order, _ in each.values())):
         now = [work for number, (order, note) in each.items() if turn < len(order) for work in step(number, order[turn], note)]
-        await asyncio.gather(*(at.run(work) for work in now))
+        for first in range(0, len(now), 200):  # fewer than a busy machine's queue takes
+            await asyncio.gather(*(at.run(work) for work in now[first : first + 200]))
