@@ -83,5 +83,5 @@ def _mend(status: str, excludes: bool | None, frozen: bool, channel: str, never_
         return ""
     again = "Put it back to draft and schedule it"
     if channel == "sms" or never_at_send:
-        return f"Its recipients were fixed when it was scheduled, and this kind knows no other way. {again} shortly before it goes."
+        return f"This kind knows no other way. {again} shortly before it goes."
     return f'Its recipients may have been fixed when it was scheduled. {again} with recipients determined at "Send time".'

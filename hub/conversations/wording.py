@@ -183,9 +183,12 @@ LEAK: dict[str, str] = {
 }
 
 
+BY: dict[str, str] = {"sms": "SMS", "email": "e-mail", "whatsapp": "WhatsApp", "push": "push"}
+
+
 def _sent(said: dict[str, Any]) -> str:
     campaign = f"“{said['campaign']}”" if said.get("campaign") else "A marketing message"
-    how = f" by {plain(str(said['channel'])).lower()}" if said.get("channel") else ""
+    how = f" by {BY.get(str(said['channel']), plain(str(said['channel'])).lower())}" if said.get("channel") else ""
     if said.get("prevented"):
         return f"{campaign} was not sent, since marketing is held"
     if said.get("leak"):
