@@ -12,8 +12,8 @@ from typing import Any
 CHANNELS = {
     "twilio_sms": "connectors.twilio_sms:TwilioSms",
     "twilio_whatsapp": "connectors.twilio_whatsapp:TwilioWhatsApp",
-    "email_sendgrid": "connectors.email.sendgrid:SendgridEmail",
-    "email_raw": "connectors.email.raw:RawEmail",
+    "sendgrid": "connectors.email.sendgrid:SendgridEmail",
+    "mime": "connectors.email.raw:RawEmail",
     "webchat": "connectors.webchat:WebChat",
 }
 ROOMS = {

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from connectors.shared.loopback import is_loopback_url
 from connectors.shared.retry_after import retry_after
 from connectors.shared.slack_blocks import SECTION, alert_blocks, alert_line, blocks, fallback, plain
-from hub.contract import Alert, Answer, Desk, Pace, Refused, Request, TicketCard, TryLater, Unknown
+from hub.contract import Answer, Pace, Refused, Request, TryLater, Unknown
+from hub.team_rooms import Alert, Desk, TicketCard
 
 if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncApp

@@ -23,6 +23,19 @@ class TwilioSms(TwilioMessaging):
     label: ClassVar[str] = "SMS"
     icon: ClassVar[str] = "sms"
     reaches: ClassVar[tuple[str, ...]] = ("phone",)
+    can: ClassVar[Mapping[str, str]] = {
+        "files_in": "",
+        "files_out": "",
+        "delivered": "",
+        "read": "SMS knows no receipts for reading",
+        "quotes": "SMS has none",
+        "reactions": "SMS has none",
+        "edits": "SMS has none",
+        "templates": "SMS needs no approval",
+        "presence": "SMS has none",
+        "recovers": "",
+        "finds": "",
+    }
     prefix: ClassVar[str] = ""
     max_files: ClassVar[int] = 10  # https://www.twilio.com/docs/api/errors/21623
     max_file_bytes: ClassVar[int] = 5_000_000  # https://www.twilio.com/docs/messaging/api/media-resource

@@ -18,6 +18,19 @@ class TwilioWhatsApp(TwilioMessaging):
     label: ClassVar[str] = "WhatsApp"
     icon: ClassVar[str] = "whatsapp"
     reaches: ClassVar[tuple[str, ...]] = ("phone", "wa_user_id")
+    can: ClassVar[Mapping[str, str]] = {
+        "files_in": "",
+        "files_out": "",
+        "delivered": "",
+        "read": "",
+        "quotes": "not built yet",
+        "reactions": "Twilio does not hand them over",
+        "edits": "Twilio does not hand them over",
+        "templates": "not built yet",
+        "presence": "not built yet",
+        "recovers": "",
+        "finds": "",
+    }
     prefix: ClassVar[str] = "whatsapp:"
     window_hours: ClassVar[float] = 24  # free text reaches them so long after they wrote: https://www.twilio.com/docs/api/errors/63016
     max_files: ClassVar[int] = 1

@@ -110,6 +110,19 @@ class WebChat:
     idempotent: ClassVar[bool] = True
     max_text: ClassVar[int] = MAX_TEXT
     live: ClassVar[bool] = False
+    can: ClassVar[Mapping[str, str]] = {
+        "files_in": "",
+        "files_out": "",
+        "delivered": "",
+        "read": "",
+        "quotes": "the chat shows one line after the other",
+        "reactions": "not built",
+        "edits": "not built",
+        "templates": "the chat is ours and needs no approval",
+        "presence": "not built yet",
+        "recovers": "the widget keeps what it could not hand over, and tries again",
+        "finds": "a message is in the chat or it is not: there is no doubt",
+    }
 
     def __init__(self, settings: WebChatSettings, place: Place) -> None:
         self.settings = settings

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from connectors.shared import webhook_signing
 from connectors.shared.loopback import is_loopback_url
 from connectors.shared.retry_after import retry_after
-from hub.contract import HoldNotice, Http, NoAnswer, NotSent, Refused, TryLater
+from hub.contract import Http, NoAnswer, NotSent, Refused, TryLater
+from hub.marketing import HoldNotice
 
 # What it hears of besides holds. A type it does not know it should answer 2xx and ignore.
 _CUSTOMERS = frozenset({"customer.merged", "customer.unmerged", "customer.split"})

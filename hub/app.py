@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 import connectors
 from hub import agents, keys, reactions, sessions
 from hub.config import ConfigError, HoldSettings, SatisfactionSettings, Settings, explain
-from hub.contract import Channel, ChannelSettings, Checked, Destination, Hears, Pace, Place, Request, Room, Verdict
+from hub.contract import Channel, ChannelSettings, Checked, Pace, Place, Request, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.following_up import sweep_follow_ups
@@ -43,7 +43,7 @@ from hub.dns import Resolver, host_and_port
 from hub.holds.renewal import RenewLeases
 from hub.holds.sealing import Sealer
 from hub.http import GuardedHttp
-from hub.marketing import HearsSends, MarketingTool, Proved, ToolSettings
+from hub.marketing import Destination, Hears, HearsSends, MarketingTool, Proved, ToolSettings
 from hub.policy import DAY, SECOND, ChannelRule, HoldRules, Policy
 from hub.satisfaction.asking import Asking
 from hub.storage.blobs import Blobs
@@ -51,6 +51,7 @@ from hub.storage.channels import RegisterChannels
 from hub.storage.engines import Engine, KnowEpoch, engine
 from hub.storage.writer import Clock, StorageBusy, wall_clock
 from hub.survey_policy import MINUTE, SurveyPolicy, minutes
+from hub.team_rooms import Room
 from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed
@@ -195,7 +196,7 @@ def sandbox_secrets(settings: Settings) -> SandboxSecrets:
         return next((entry for entry in entries.values() if entry["type"] in types), {})
 
     twilio = first(settings.channels, "twilio_whatsapp", "twilio_sms")
-    mail = first(settings.channels, "email_raw")
+    mail = first(settings.channels, "mime")
     slack = first(settings.rooms, "slack")
     klaviyo = first(settings.destinations, "klaviyo")
     site = next(iter(settings.sites.values()), None)
@@ -552,8 +553,8 @@ def webhook_urls(settings: Settings, built: Configured) -> list[tuple[str, str]]
 FILLERS: dict[str, dict[str, Any]] = {
     "twilio_sms": {"address": "+15550100002", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
     "twilio_whatsapp": {"address": "+15550100001", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
-    "email_sendgrid": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
-    "email_raw": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    "sendgrid": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    "mime": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
     "webchat": {"site": "shop"},
 }
 

@@ -2,12 +2,12 @@
 
 A connector only translates between a vendor's words and these. It reads no database and no clock, knows no other
 connector, and reaches the network only through the `Http` it is handed (or its vendor's SDK laid over that).
-This module imports nothing of ours.
+This module imports nothing of ours. Its neighbours are `hub.marketing` (marketing tools) and `hub.team_rooms` (the agents' rooms).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -108,18 +108,79 @@ class Attachment:
     inline: bool = False
 
 
+class MessageStatus(StrEnum):
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class DeliveryEvent(StrEnum):
+    """A provider's own news of a message, finer than the state the message is in after it."""
+
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    REJECTED = "rejected"
+    COMPLAINED = "complained"  # the recipient called it spam
+    OPENED = "opened"
+    CLICKED = "clicked"
+    UNSUBSCRIBED = "unsubscribed"
+    OTHER = "other"
+
+
+# What a message is after such news. An opened mail counts as delivered and no more: mail programs open mails nobody reads.
+STATUS_AFTER: Mapping[DeliveryEvent, MessageStatus] = {
+    DeliveryEvent.SENT: MessageStatus.SENT,
+    DeliveryEvent.DELIVERED: MessageStatus.DELIVERED,
+    DeliveryEvent.READ: MessageStatus.READ,
+    DeliveryEvent.DEFERRED: MessageStatus.SENT,
+    DeliveryEvent.BOUNCED: MessageStatus.FAILED,
+    DeliveryEvent.REJECTED: MessageStatus.FAILED,
+    DeliveryEvent.COMPLAINED: MessageStatus.DELIVERED,
+    DeliveryEvent.OPENED: MessageStatus.DELIVERED,
+    DeliveryEvent.CLICKED: MessageStatus.READ,
+    DeliveryEvent.UNSUBSCRIBED: MessageStatus.DELIVERED,
+    DeliveryEvent.OTHER: MessageStatus.SENT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryUpdate:
+    """What a provider tells of a message we sent. `delivery_id` is ours, echoed back; else `provider_message_id` finds it, else the
+    Message-ID of a mail (`mail_id`), else (a bounce) the latest mail to `recipient`."""
+
+    provider_key: str
+    status: MessageStatus
+    delivery_id: int | None = None
+    provider_message_id: str = ""
+    error: str = ""  # in plain words, with the vendor's code
+    event: DeliveryEvent | None = None  # None: no more than `status` says
+    recipient: str = ""  # the address it is about, where the provider names it
+    mail_id: str = ""  # with its angle brackets
+    permanent: bool = False  # the address takes nothing, now or later: it is marked
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundMessage:
     """One thing a customer said.
 
     `provider_key` is unique per channel for ever: it decides duplicates. `claims[0]` is the sender's own address, where
-    an answer would go. `automatic` names what kind of machine wrote it (`auto-reply`, `bounce`, `list`) or is empty.
-    `doubt` says in plain words why the sender cannot be trusted (DMARC failed) or is empty. `sent_at` is microseconds UTC.
+    an answer would go. `automatic` names what kind of machine wrote it (`auto-reply`, `bounce`, `complaint`, `list`) or is empty; of a
+    bounce or complaint only what it `reports` is used. `doubt` says in plain words why the sender cannot be trusted (DMARC failed) or
+    is empty. `sent_at` is microseconds UTC.
     """
 
     provider_key: str
     claims: tuple[Claim, ...]
+    external_id: str = ""  # the provider's id of it, as later messages (a quote, a reaction) name it
     text: str = ""
+    reply_text: str | None = None  # of `text`, what they wrote this time, without quotes and signature; None: all of it
     html: str = ""
     subject: str = ""
     sender_name: str = ""
@@ -129,12 +190,44 @@ class InboundMessage:
     in_reply_to: str = ""
     references: tuple[str, ...] = ()
     reply_token: str = ""  # what stood behind the `+` of our own address, unchecked
-    recipients: tuple[str, ...] = ()  # To and Cc, addresses only: they may be shown this mail, and prove nothing
+    quoted_id: str = ""  # the `external_id` (or our provider message id) of the message they answer, where the channel has such
+    to: tuple[str, ...] = ()  # To and Cc, addresses only: they may be shown this mail, and prove nothing
+    cc: tuple[str, ...] = ()
     automatic: str = ""
+    reports: tuple[DeliveryUpdate, ...] = ()  # what a bounce or complaint tells of mails we sent
+    spam: Mapping[str, Any] = field(default_factory=dict)  # what a filter made of it: `score` (number), `flagged` (bool), where told
     doubt: str = ""
     unchecked: bool = False  # nobody we believe has judged a signature of the sender's own that it bears: see `Checks`
     opts: Literal["", "out", "in"] = ""  # the channel's own word for "write to me no more" (a STOP), or for taking it back
     original: bytes | None = None  # the whole mail as it came, or the webhook it would have been, where the request is not already that
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Everybody the mail was addressed to, each once."""
+        return tuple(dict.fromkeys((*self.to, *self.cc)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Altered:
+    """Something done to a message said before, ours or theirs: a reaction (`text` is the emoji, empty where it was taken back), an
+    edit (`text` is the new wording), or a deletion. `about` is that message's `external_id` or provider message id."""
+
+    provider_key: str
+    claims: tuple[Claim, ...]
+    about: str
+    what: Literal["reaction", "edit", "deletion"]
+    text: str = ""
+    sent_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentChanged:
+    """A customer told the channel, and not us, whether they want marketing there. Support may go on writing to them."""
+
+    provider_key: str
+    claims: tuple[Claim, ...]
+    opts: Literal["out", "in"]
+    words: str = ""  # what the channel says of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,27 +249,6 @@ class HolderChanged:
     present: tuple[Claim, ...] = ()
 
 
-class MessageStatus(StrEnum):
-    QUEUED = "queued"
-    SENDING = "sending"
-    SENT = "sent"
-    DELIVERED = "delivered"
-    READ = "read"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryUpdate:
-    """What a provider tells of a message we sent. `delivery_id` is ours, echoed back; else `provider_message_id` finds it."""
-
-    provider_key: str
-    status: MessageStatus
-    delivery_id: int | None = None
-    provider_message_id: str = ""
-    error: str = ""  # in plain words, with the vendor's code
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignored:
     """Understood and of no consequence (a typing notice, a vendor's ping): answered 200, kept raw, nothing made of it."""
@@ -185,7 +257,7 @@ class Ignored:
     reason: str
 
 
-Inbound = InboundMessage | Identified | HolderChanged | DeliveryUpdate | Ignored
+Inbound = InboundMessage | Identified | HolderChanged | DeliveryUpdate | Altered | ConsentChanged | Ignored
 
 
 class Unparseable(Exception):
@@ -202,6 +274,35 @@ class OutboundAttachment:
     size: int
     read: Callable[[], bytes]
     public_url: str  # a short-lived signed URL a provider can fetch it from
+    content_id: str = ""  # without angle brackets: an image that stands within the HTML of a mail
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateUse:
+    """An approved template with its variables filled in, by the names the template lists. The message's text is how it reads."""
+
+    id: str  # Twilio: ContentSid; Meta: the template's name
+    language: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    header: str = ""  # what `Template.header` was: a media header needs its file, a text header its variable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A message a provider has approved (or has not yet), which may open a conversation. `text` has its variables as `{{name}}`."""
+
+    id: str
+    name: str
+    language: str
+    category: str  # utility | marketing | authentication, in small letters
+    approved: bool
+    state: str  # the provider's word for it: approved, pending, rejected ...
+    text: str
+    header: str = ""  # text, or `image`, `video`, `document`, `location` in angle brackets
+    footer: str = ""
+    buttons: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()  # the names in `text` and `header`, in their order
+    samples: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +321,9 @@ class OutboundMessage:
     references: tuple[str, ...] = ()
     reply_token: str = ""
     quoted: str = ""  # the text being answered, for mail's quoted context
+    html: str = ""  # a mail's HTML body, rendered from its template; empty: the connector makes one of `text`
+    quoted_id: str = ""  # the provider's id of the message it answers, for channels that show quotes
+    template: TemplateUse | None = None  # send this approved template instead of free text
     automatic: bool = False  # a machine wrote it: machines must not answer (RFC 3834)
     cc: tuple[str, ...] = ()  # who else an agent chose to send this mail to
 
@@ -329,6 +433,7 @@ class Channel(Protocol):
     idempotent: ClassVar[bool]  # sending the same delivery_id twice has the effect of once
     max_text: ClassVar[int]  # longest text one message can carry, in characters
     live: ClassVar[bool]  # speaks to the outside world; False only for what stays within the hub
+    can: ClassVar[Mapping[str, str]]  # what of `hub.abilities` it can do: empty for yes, else the reason why not, as a short sentence
 
     def verify(self, request: Request, now: float) -> Verdict:
         """Judge the signature or credential; `now` is unix seconds."""
@@ -409,103 +514,79 @@ class Checks(Protocol):
 
 
 @runtime_checkable
+class KnowsTemplates(Protocol):
+    """A channel on which only an approved template may be written outside its window."""
+
+    async def templates(self, http: Http) -> Sequence[Template]:
+        """All templates of the account, approved or not. Raises TryLater or Refused."""
+        ...
+
+
+@runtime_checkable
+class ShowsPresence(Protocol):
+    """A channel whose customer can see that their message was read, and that somebody is writing. Nobody is owed either: a loss
+    changes nothing."""
+
+    async def seen(self, external_id: str, http: Http, *, typing: bool = False) -> None:
+        """Tell the customer that this message of theirs was read, with `typing` also that an answer is being written. Raises TryLater
+        or Refused."""
+        ...
+
+
+class Bookmark(Protocol):
+    """Where a listener has come to, kept on disk by the hub."""
+
+    async def load(self) -> str: ...
+    async def save(self, value: str) -> None: ...
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """A channel that fetches what comes in (a mailbox read by IMAP) or takes it by itself (an SMTP port), beside the webhook's door."""
+
+    async def listen(self, deliver: Callable[[Request], Awaitable[Answer]], bookmark: Bookmark, http: Http) -> None:
+        """Take in messages until cancelled. Each goes through `deliver` as a request this channel's own `verify` and `parse` know; 200
+        means that it is on disk (in its conversation or in quarantine), 503 that it is not and must be handed over again. Raises
+        Refused where the settings are wrong, TryLater where it should be begun again after a pause."""
+        ...
+
+
+@runtime_checkable
+class Expands(Protocol):
+    """A channel whose webhooks only point to what came in, or are signed with keys that must be fetched. Asked before `verify`."""
+
+    async def prepare(self, request: Request, http: Http) -> None:
+        """Fetch what `verify` needs to judge this request (a certificate, from the provider's own hosts only). Raises TryLater."""
+        ...
+
+    async def expand(self, request: Request, http: Http) -> Request:
+        """After `verify`: fetch what an authentic request only points to, and return the request with that in its body, for `parse`.
+        The same request where there is nothing to fetch. Raises TryLater, or Unparseable where it is gone."""
+        ...
+
+
+@runtime_checkable
+class Challenged(Protocol):
+    """A channel whose provider asks by GET whether the webhook's address is ours."""
+
+    def challenge(self, request: Request) -> Answer:
+        """The answer to the provider's question."""
+        ...
+
+
+@runtime_checkable
+class OneWay(Protocol):
+    """A channel that may write from a sender nobody can answer."""
+
+    def one_way(self) -> str:
+        """Why customers cannot answer there, as a sentence for agents; empty where they can."""
+        ...
+
+
+@runtime_checkable
 class Advises(Protocol):
     """A channel whose provider wants more than its webhook's address."""
 
     def to_paste(self) -> Sequence[tuple[str, str]]:
         """(what the provider's console calls the field, what to paste there), in the order they stand there."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HoldNotice:
-    """A change of a customer's hold (or of who a customer is, see `Hears`), as destinations are told it. Times are ISO 8601 UTC."""
-
-    id: str  # the same on every retry
-    type: str  # hold.placed | hold.renewed | hold.released
-    time: str
-    data: Mapping[str, Any]  # {customer_id, identifiers[], reasons, scope, until, version}
-
-
-class Destination(Protocol):
-    """A marketing tool or webhook that must know about holds. Telling it the same version twice changes nothing."""
-
-    Settings: ClassVar[type[BaseModel]]
-
-    async def tell(self, notice: HoldNotice, http: Http, now: float) -> None:
-        """Deliver one change. Raises Refused or TryLater (a lost answer is TryLater: versions make repeats harmless)."""
-        ...
-
-    def is_sandbox(self) -> bool: ...
-
-
-@runtime_checkable
-class Hears(Protocol):
-    """A destination that is told of more than holds, by the same `tell`: of events of these types (customer.merged,
-    customer.unmerged, customer.split), each with the identifiers both customers have now."""
-
-    hears: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """Something a team should look at, for its room. `ended`: it is over."""
-
-    title: str
-    text: str
-    url: str
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TicketCard:
-    """What a team's room shows of a ticket; rebuilt from the present state on every update."""
-
-    ticket_id: int
-    version: int
-    status: str  # open | pending | snoozed | resolved
-    customer: str
-    channel: str  # label of the channel last written on
-    subject: str
-    preview: str
-    assignee: str  # empty: nobody
-    held: bool
-    url: str
-
-
-class Desk(Protocol):
-    """What may act for agents from outside the web inbox (Slack) through. Each call is checked and recorded as that agent's."""
-
-    async def agent_for(self, room: str, user: str, email: str) -> int | None:
-        """The agent behind a room's user, or None."""
-        ...
-
-    async def claim(self, ticket_id: int, agent_id: int) -> str:
-        """Assign the ticket to the agent; returns what happened, in plain words."""
-        ...
-
-    async def resolve(self, ticket_id: int, agent_id: int) -> str:
-        """Resolve the ticket; returns what happened, in plain words."""
-        ...
-
-
-class Room(Protocol):
-    """The agents' room in a chat tool: one post a ticket, kept up to date, with buttons."""
-
-    Settings: ClassVar[type[BaseModel]]
-
-    async def show(self, card: TicketCard, ref: str) -> str:
-        """Post the card, or update the post named by `ref`; returns the post's reference. Raises Refused, TryLater, Unknown."""
-        ...
-
-    async def alert(self, alert: Alert, ref: str) -> str:
-        """Post an alert, or update the post named by `ref`; returns the post's reference. Raises Refused, TryLater, Unknown."""
-        ...
-
-    async def handle(self, request: Request, desk: Desk) -> Answer:
-        """Answer an interaction (verified by the room itself)."""
-        ...
-
-    async def close(self) -> None: ...
-
-    def is_sandbox(self) -> bool: ...

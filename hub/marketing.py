@@ -1,6 +1,6 @@
 """What marketing tools and the hub agree on, besides `contract`: profiles brought to a wanted state and read back, campaigns watched.
 
-A `contract.Destination` is told of changes. A tool here is level-triggered: each of its profiles is brought to the state that is
+A `Destination` is told of changes. A tool here is level-triggered: each of its profiles is brought to the state that is
 wanted, and read back until it agrees. Its connector translates like any other: no database, no clock, the network only through
 the `Http` it is handed. No call here touches consent: to unsubscribe or suppress somebody is not in this vocabulary.
 """
@@ -10,13 +10,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hub.contract import Answers, Http, Request, Verdict
 
 Trait = str | int | bool | None  # None: to be unset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldNotice:
+    """A change of a customer's hold (or of who a customer is, see `Hears`), as destinations are told it. Times are ISO 8601 UTC."""
+
+    id: str  # the same on every retry
+    type: str  # hold.placed | hold.renewed | hold.released
+    time: str
+    data: Mapping[str, Any]  # {customer_id, identifiers[], reasons, scope, until, version}
+
+
+class Destination(Protocol):
+    """A marketing tool or webhook that must know about holds. Telling it the same version twice changes nothing."""
+
+    Settings: ClassVar[type[BaseModel]]
+
+    async def tell(self, notice: HoldNotice, http: Http, now: float) -> None:
+        """Deliver one change. Raises Refused or TryLater (a lost answer is TryLater: versions make repeats harmless)."""
+        ...
+
+    def is_sandbox(self) -> bool: ...
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """A destination that is told of more than holds, by the same `tell`: of events of these types (customer.merged,
+    customer.unmerged, customer.split), each with the identifiers both customers have now."""
+
+    hears: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ def test_check_prints_twilios_address_with_its_retries_and_a_fallback(tmp_path: 
 
 def test_check_says_how_long_each_channel_may_be_away(tmp_path: Path) -> None:
     said = run("check", "--config", str(sandbox_config(tmp_path)))
-    for name, type_ in (("whatsapp", "twilio_whatsapp"), ("sms", "twilio_sms"), ("email", "email_raw"), ("chat", "webchat")):
+    for name, type_ in (("whatsapp", "twilio_whatsapp"), ("sms", "twilio_sms"), ("email", "mime"), ("chat", "webchat")):
         assert any(line.split()[:1] == [name] and line.endswith(AWAY[type_]) for line in said.splitlines())
     assert set(AWAY) == set(connectors.CHANNELS), "every type of channel says so"
 

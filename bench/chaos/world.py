@@ -379,7 +379,7 @@ async def world(run: Run, name: str = "world", *, room: bool = False) -> AsyncIt
 def _settings(directory: Path, server: SandboxServer, port: int, public_url: str, url: str, room: bool) -> dict[str, Any]:
     twilio = {"type": "twilio_sms", "address": "+15550100002", "base_url": server.url}
     twilio |= {"account_sid": SECRETS.twilio_account_sid, "auth_token": SECRETS.twilio_auth_token}
-    mail: dict[str, Any] = {"type": "email_raw", "address": "support@shop.example", "authserv_id": "mx.shop.example"}
+    mail: dict[str, Any] = {"type": "mime", "address": "support@shop.example", "authserv_id": "mx.shop.example"}
     mail |= {"username": SECRETS.mail_username, "password": SECRETS.mail_password}
     mail["smtp"] = {"host": "127.0.0.1", "port": server.smtp_port, "security": "none"}
     settings: dict[str, Any] = {

@@ -13,21 +13,16 @@ from pydantic import SecretStr, field_validator
 
 from connectors.email import basic_verdict
 from connectors.shared.mail_auth import judge_results, told
+from connectors.shared.mail_channel import MailChannel
+from connectors.shared.mail_settings import EmailSettings
 from connectors.shared.mime import check_sender, read_mail, senders, to_message
-from connectors.shared.smtp import EmailSettings, send_mail
 from hub.contract import (
-    Answers,
-    Attachment,
+    ChannelSettings,
     Checked,
-    Http,
     Inbound,
     InboundMessage,
     Lookup,
-    OutboundMessage,
-    Place,
-    Refused,
     Request,
-    Sent,
     Verdict,
 )
 
@@ -47,42 +42,33 @@ class RawEmailSettings(EmailSettings):
         return value
 
 
-class RawEmail:
+class RawEmail(MailChannel):
     """A mailbox whose mails your own server posts whole."""
 
-    Settings = RawEmailSettings
-    label: ClassVar[str] = "E-mail"
-    icon: ClassVar[str] = "mail"
-    reaches: ClassVar[tuple[str, ...]] = ("email",)
-    answers: ClassVar[Answers] = Answers(bad_signature=401)
-    idempotent: ClassVar[bool] = False
-    max_text: ClassVar[int] = 200_000
-    live: ClassVar[bool] = True
-
-    def __init__(self, settings: RawEmailSettings, place: Place) -> None:
-        self._settings = settings
+    Settings: ClassVar[type[ChannelSettings]] = RawEmailSettings
+    settings: RawEmailSettings
 
     def verify(self, request: Request, now: float) -> Verdict:
         """Judge the basic credentials; without a configured password nothing is accepted."""
-        password = self._settings.password.get_secret_value()
+        password = self.settings.password.get_secret_value()
         if not password:
             return Verdict.NO_KEY
-        return basic_verdict(request.headers.get("authorization", ""), f"{self._settings.username}:{password}")
+        return basic_verdict(request.headers.get("authorization", ""), f"{self.settings.username}:{password}")
 
     def parse(self, request: Request) -> Sequence[Inbound]:
         """One mail, whatever the content type says: `curl` alone would call it a form. Raises Unparseable."""
         headers, body = read_mail(request.body)
         sender, _ = senders(headers)
         verdicts = headers.all("authentication-results")
-        judgement = judge_results(sender.domain, verdicts, self._settings.authserv_id)
-        unjudged = not told(verdicts, self._settings.authserv_id)
-        return [to_message(headers, body, judgement, address=self._settings.address, unjudged=unjudged)]
+        judgement = judge_results(sender.domain, verdicts, self.settings.authserv_id)
+        unjudged = not told(verdicts, self.settings.authserv_id)
+        return [to_message(headers, body, judgement, mailbox=self.settings, unjudged=unjudged)]
 
     def what_is_checked(self) -> str:
         """Which mails are checked by their own signature, for the administrator."""
-        if not self._settings.authserv_id:
+        if not self.settings.authserv_id:
             return "every signed mail: no authserv_id is set, so no server's verdict is believed"
-        return f"signed mails without a verdict of {self._settings.authserv_id}"
+        return f"signed mails without a verdict of {self.settings.authserv_id}"
 
     async def check(self, request: Request, received: float, lookup: Lookup) -> Sequence[Checked]:
         """Check the mail's own DKIM signature. Raises Unparseable or TryLater."""
@@ -91,15 +77,3 @@ class RawEmail:
             for said in await asyncio.to_thread(self.parse, request)
             if isinstance(said, InboundMessage)
         ]
-
-    async def send(self, message: OutboundMessage, http: Http) -> Sent:
-        """Send by SMTP. Raises Refused, TryLater or Unknown."""
-        return await send_mail(message, self._settings)
-
-    async def fetch(self, url: str, http: Http) -> Attachment:
-        """A mail brings its attachments along, so there is nothing to fetch. Raises Refused."""
-        raise Refused("A mail's attachments arrive with the mail; there is no address to fetch them from.")
-
-    def is_sandbox(self) -> bool:
-        """Whether answers leave by a stand-in on this machine."""
-        return self._settings.smtp.is_stand_in()

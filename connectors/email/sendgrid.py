@@ -18,7 +18,9 @@ from pydantic import SecretStr, field_validator
 
 from connectors.email import basic_verdict
 from connectors.shared.mail_auth import Judgement, dkim_told, judge_results, judge_sendgrid, told
+from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_headers import Headers, clean, decode_text
+from connectors.shared.mail_settings import EmailSettings
 from connectors.shared.mime import (
     MAX_PARTS,
     Body,
@@ -33,20 +35,16 @@ from connectors.shared.mime import (
     to_message,
 )
 from connectors.shared.multipart import Part, read_form
-from connectors.shared.smtp import EmailSettings, send_mail
 from hub.contract import (
     Answers,
     Attachment,
+    ChannelSettings,
     Checked,
-    Http,
     Inbound,
     InboundMessage,
     Lookup,
-    OutboundMessage,
     Place,
-    Refused,
     Request,
-    Sent,
     Unparseable,
     Verdict,
 )
@@ -101,21 +99,16 @@ class SendgridSettings(EmailSettings):
         return value
 
 
-class SendgridEmail:
+class SendgridEmail(MailChannel):
     """A mailbox whose mails SendGrid posts."""
 
-    Settings = SendgridSettings
-    label: ClassVar[str] = "E-mail"
-    icon: ClassVar[str] = "mail"
-    reaches: ClassVar[tuple[str, ...]] = ("email",)
+    Settings: ClassVar[type[ChannelSettings]] = SendgridSettings
+    settings: SendgridSettings
     # SendGrid drops a mail for good on any 4xx, without a bounce, and repeats for 72 hours on 5xx.
     answers: ClassVar[Answers] = Answers(bad_signature=403, bad_signature_until_verified=503, too_big=200)
-    idempotent: ClassVar[bool] = False
-    max_text: ClassVar[int] = 200_000
-    live: ClassVar[bool] = True
 
     def __init__(self, settings: SendgridSettings, place: Place) -> None:
-        self._settings = settings
+        super().__init__(settings, place)
         self._key = public_key(settings.verification_key) if settings.verification_key else None
 
     def verify(self, request: Request, now: float) -> Verdict:
@@ -128,11 +121,11 @@ class SendgridEmail:
         verdicts = []
         if self._key is not None:
             verdicts.append(self._signature_verdict(self._key, request))
-        expected = self._settings.basic_auth.get_secret_value()
+        expected = self.settings.basic_auth.get_secret_value()
         if expected:
             verdicts.append(basic_verdict(request.headers.get("authorization", ""), expected))
         if not verdicts:
-            return Verdict.GOOD if self._settings.allow_unsigned else Verdict.NO_KEY
+            return Verdict.GOOD if self.settings.allow_unsigned else Verdict.NO_KEY
         return next((worst for worst in (Verdict.BAD, Verdict.UNSIGNED) if worst in verdicts), Verdict.GOOD)
 
     def _signature_verdict(self, key: EllipticCurvePublicKey, request: Request) -> Verdict:
@@ -167,7 +160,7 @@ class SendgridEmail:
             headers,
             body,
             self._judge(headers, form, envelope),
-            address=self._settings.address,
+            mailbox=self.settings,
             envelope_to=[found for found in to if isinstance(found, str)] if isinstance(to, list) else [],
             null_return_path=envelope.get("from") == "",
             original=original,
@@ -193,38 +186,26 @@ class SendgridEmail:
 
     def _believes_nobody(self) -> bool:
         """Whoever posts to it wrote the verdicts too."""
-        return self._settings.allow_unsigned and self._key is None and not self._settings.basic_auth.get_secret_value()
+        return self.settings.allow_unsigned and self._key is None and not self.settings.basic_auth.get_secret_value()
 
     def _told(self, headers: Headers, form: dict[str, Part]) -> bool:
         """Whether somebody we believe has judged who signed the mail."""
         if self._believes_nobody():
             return False
         verdicts = headers.all("authentication-results")
-        return told(verdicts, self._settings.authserv_id) or dkim_told(_text(form, "dkim"), headers)
+        return told(verdicts, self.settings.authserv_id) or dkim_told(_text(form, "dkim"), headers)
 
     def _judge(self, headers: Headers, form: dict[str, Part], envelope: dict[str, object]) -> Judgement:
         if self._believes_nobody():
             return Judgement()
         domain = senders(headers)[0].domain
-        ours = judge_results(domain, headers.all("authentication-results"), self._settings.authserv_id)
+        ours = judge_results(domain, headers.all("authentication-results"), self.settings.authserv_id)
         if ours != Judgement():
             return ours
         sender = envelope.get("from")
         return judge_sendgrid(
             domain, headers, spf=_text(form, "SPF"), dkim=_text(form, "dkim"), envelope_from=sender if isinstance(sender, str) else ""
         )
-
-    async def send(self, message: OutboundMessage, http: Http) -> Sent:
-        """Send by SMTP. Raises Refused, TryLater or Unknown."""
-        return await send_mail(message, self._settings)
-
-    async def fetch(self, url: str, http: Http) -> Attachment:
-        """A mail brings its attachments along, so there is nothing to fetch. Raises Refused."""
-        raise Refused("A mail's attachments arrive with the mail; there is no address to fetch them from.")
-
-    def is_sandbox(self) -> bool:
-        """Whether answers leave by a stand-in on this machine."""
-        return self._settings.smtp.is_stand_in()
 
 
 def _text(form: dict[str, Part], name: str, charset: str = "utf-8") -> str:

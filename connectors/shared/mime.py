@@ -30,6 +30,7 @@ from connectors.shared.mail_headers import (
     sent_at,
     token_behind_plus,
 )
+from connectors.shared.mail_settings import EmailSettings
 from connectors.shared.mail_signature import check_signature, is_signed
 from hub.contract import Attachment, Checked, Claim, InboundMessage, Lookup, Proof, Unparseable
 
@@ -296,13 +297,13 @@ def to_message(
     body: Body,
     judgement: Judgement,
     *,
-    address: str,
+    mailbox: EmailSettings,
     envelope_to: Sequence[str] = (),
     null_return_path: bool = False,
     original: bytes | None = None,
     unjudged: bool = False,
 ) -> InboundMessage:
-    """Make the hub's message of a mail read and judged. `address` is the mailbox customers write to; `unjudged`: nobody we believe has
+    """Make the hub's message of a mail read and judged. `mailbox` is the one customers write to; `unjudged`: nobody we believe has
     said who signed it. Raises Unparseable.
 
     The key is Message-ID and a digest of From, Date, Subject and body: providers reuse Message-IDs or leave them out
@@ -312,7 +313,7 @@ def to_message(
     proof = Proof.CLAIMED if several else judgement.proof
     reply_to = [box.address for value in headers.all("reply-to") for box in mailboxes(value)[0]]
     others = [found for found in dict.fromkeys(reply_to) if found.lower() != sender.address.lower()]
-    recipients = [box.address for name in ("to", "cc") for value in headers.all(name) for box in mailboxes(value)[0]]
+    to, cc = (tuple(dict.fromkeys(box.address for value in headers.all(name) for box in mailboxes(value)[0])) for name in ("to", "cc"))
     delivered = [
         box.address
         for name in ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to")
@@ -334,8 +335,9 @@ def to_message(
         message_id=message_id,
         in_reply_to=(*message_ids(headers.first("in-reply-to")), "")[0],
         references=message_ids(headers.first("references"))[-100:],
-        reply_token=token_behind_plus(address, [*envelope_to, *delivered, *recipients]),
-        recipients=tuple(dict.fromkeys(recipients))[:200],
+        reply_token=token_behind_plus(mailbox.address, [*envelope_to, *delivered, *to, *cc]),
+        to=to[:100],
+        cc=cc[:100],
         automatic=automatic_kind(headers, sender.address, null_return_path=null_return_path, delivery_status=delivery_status),
         doubt=" ".join(filter(None, [SEVERAL_SENDERS if several else "", judgement.doubt])),
         original=original,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hub.contract import Alert, TicketCard
+from hub.team_rooms import Alert, TicketCard
 
 _STATUS: Mapping[str, str] = {"open": "Open", "pending": "Pending", "snoozed": "Snoozed", "resolved": "Resolved"}
 

@@ -14,14 +14,12 @@ from email import policy
 from email.header import Header
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-
-from connectors.shared.loopback import is_loopback
 from connectors.shared.mail_headers import address_spec, ascii_domain, message_ids
+from connectors.shared.mail_settings import FORBIDDEN, PORTS, EmailSettings
 from connectors.shared.mime import media_type, safe_name
-from hub.contract import ChannelSettings, OutboundMessage, Refused, Sent, TryLater, Unknown
+from hub.contract import OutboundMessage, Refused, Sent, TryLater, Unknown
 
 if TYPE_CHECKING:
     from aiosmtplib import SMTP
@@ -30,7 +28,6 @@ TIMEOUT = 30.0  # seconds for a connection or one command
 DATA_TIMEOUT = 120.0  # seconds a server may think about a whole mail (RFC 5321 section 4.5.3.2.6 allows it 600)
 MAX_REFERENCES = 20
 CRLF = "\r\n"
-PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 # No "=": what looks like an encoded word must be encoded, or it is decoded on arrival.
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9 !#$%&'*+/^_`{|}~,;:@()\[\].?-]{0,70}")
@@ -38,59 +35,9 @@ _TOKEN = re.compile(r"[A-Za-z0-9._=-]{1,200}")
 _POLICY = policy.SMTP.clone(cte_type="7bit")  # no server is asked for 8BITMIME
 
 
-class SmtpSettings(BaseModel):
-    """The mail server answers leave by. `security`: starttls (587), tls (465), none (25, for a relay on your own network)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    host: str = Field(min_length=1)
-    port: int | None = Field(default=None, ge=1, le=65535)
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    security: Literal["starttls", "tls", "none"] = "starttls"
-
-    @model_validator(mode="after")
-    def _no_password_in_clear(self) -> SmtpSettings:
-        if self.security == "none" and self.password.get_secret_value() and not self.is_loopback():
-            raise ValueError("security: none would send the password readable over the network; use starttls or tls")
-        return self
-
-    def is_loopback(self) -> bool:
-        """Whether the server is this machine."""
-        return is_loopback(self.host)
-
-    def is_stand_in(self) -> bool:
-        """Whether the server is a sandbox's: on this machine, and not on a port where a real one listens (a Postfix beside the hub)."""
-        return self.is_loopback() and (self.port or PORTS[self.security]) not in PORTS.values()
-
-
-class EmailSettings(ChannelSettings):
-    """What every mail channel needs: the mailbox customers write to, the name it signs with, and the server out."""
-
-    sender_name: str = ""
-    smtp: SmtpSettings
-
-    @field_validator("address")
-    @classmethod
-    def _is_mailbox(cls, value: str) -> str:
-        if address_spec(value) is None or not value.isascii() or value.startswith('"'):
-            raise ValueError(f"address: {value!r} is not a mailbox such as support@shop.example")
-        return value
-
-    @field_validator("sender_name")
-    @classmethod
-    def _is_one_line(cls, value: str) -> str:
-        if any(unicodedata.category(char) in _FORBIDDEN for char in value):
-            raise ValueError("sender_name: must be one line without control characters")
-        return value
-
-
-_FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
-
-
 def _checked(what: str, value: str) -> str:
     """The value, if nothing in it could end or start a header line. Raises Refused."""
-    if any(unicodedata.category(char) in _FORBIDDEN for char in value):
+    if any(unicodedata.category(char) in FORBIDDEN for char in value):
         raise Refused(f"The mail was not sent: its {what} contains a line break or a control character. Remove it and send again.")
     return value
 
@@ -197,6 +144,8 @@ async def send_mail(message: OutboundMessage, settings: EmailSettings) -> Sent:
 
     raw = await asyncio.to_thread(build, message, settings)
     smtp = settings.smtp
+    if smtp is None:
+        raise Refused("The mail was not sent: no mail server is set for this channel. Set `smtp` in config.yaml and send again.")
     client = aiosmtplib.SMTP(
         hostname=smtp.host,
         port=smtp.port or PORTS[smtp.security],

@@ -97,6 +97,7 @@ class TwilioMessaging(ABC):
     label: ClassVar[str]
     icon: ClassVar[str]
     reaches: ClassVar[tuple[str, ...]]
+    can: ClassVar[Mapping[str, str]]
     prefix: ClassVar[str]  # what stands before an address on this channel
     max_files: ClassVar[int]
     max_file_bytes: ClassVar[int]

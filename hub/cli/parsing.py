@@ -59,7 +59,7 @@ def mail_parse(file: Any, address: str, authserv_id: str) -> None:
     """Print as JSON what ingest would make of a mail."""
     from hub.contract import Request
 
-    channel = lone_channel("email_raw", {"address": address, "authserv_id": authserv_id, "smtp": {"host": "127.0.0.1"}})
+    channel = lone_channel("mime", {"address": address, "authserv_id": authserv_id, "smtp": {"host": "127.0.0.1"}})
     request = Request("POST", "http://localhost/in/mail", {"content-type": "message/rfc822"}, file.read())
     click.echo(json.dumps(_parsed(lambda: channel.parse(request)), indent=2, ensure_ascii=False))
 

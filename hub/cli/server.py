@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 AWAY = {
     "twilio_sms": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
     "twilio_whatsapp": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
-    "email_sendgrid": "72 hours, while something answers 5xx: SendGrid drops a mail on 3xx, 4xx and a name that does not resolve",
-    "email_raw": "as long as your mail server keeps in its queue what it could not post",
+    "sendgrid": "72 hours, while something answers 5xx: SendGrid drops a mail on 3xx, 4xx and a name that does not resolve",
+    "mime": "as long as your mail server keeps in its queue what it could not post",
     "webchat": "no time: visitors need the hub to write at all, and see that it is away",
 }
 

@@ -344,7 +344,7 @@ def message(event: Step, carried: tuple[Claim, ...], text: str, answered: Mappin
         message_id=event.message_id,
         in_reply_to=answered.get(event.in_reply_to, event.in_reply_to),
         references=tuple(answered.get(one, one) for one in event.references),
-        recipients=event.cc,
+        cc=event.cc,
         automatic=event.automatic,
         doubt=DOUBT if any(one.proof == "dmarc_fail" for one in event.stated) else "",
         opts="out" if event.opt_out else "",

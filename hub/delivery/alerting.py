@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from hub.contract import Alert, Refused, Room
+from hub.contract import Refused
 from hub.delivery.attempt import preparing
 from hub.delivery.works import Finish, finish
 from hub.storage.records import Delivery
+from hub.team_rooms import Alert, Room
 
 
 class AlertCarrier:

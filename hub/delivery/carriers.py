@@ -12,29 +12,19 @@ from typing import Any, Protocol
 from sqlalchemy import BindParameter, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from hub.contract import (
-    Channel,
-    Destination,
-    HoldNotice,
-    Http,
-    OutboundAttachment,
-    OutboundMessage,
-    Place,
-    Refused,
-    Room,
-    TicketCard,
-    TryLater,
-)
+from hub.contract import Channel, Http, OutboundAttachment, OutboundMessage, Place, Refused, TryLater
 from hub.conversations.wording import customer_name
 from hub.delivery.attempt import preparing
 from hub.delivery.works import Finish, finish
 from hub.holds.ledger import iso
+from hub.marketing import Destination, HoldNotice
 from hub.policy import ChannelRule
 from hub.storage.blobs import Blobs
 from hub.storage.reader import Reader
 from hub.storage.records import Delivery
 from hub.storage.tables import metadata
 from hub.storage.writer import StorageBusy
+from hub.team_rooms import Room, TicketCard
 
 message = metadata.tables["message"].c
 identifier = metadata.tables["identifier"].c

@@ -20,11 +20,15 @@ KEYS: dict[str, tuple[str, ...]] = {
     "match_key": ("key", "customer_id"),
     "message_copy": ("message_id", "value"),
     "proof": ("seq",),
+    "participant": ("ticket_id", "value"),
+    "bookmark": ("channel_id",),
+    "mailed_answer": ("message_id",),
 }
 # Naming an indexed column in an UPDATE rewrites its index entry even when the value stays: leave out what never changes.
 UNCHANGING: dict[str, frozenset[str]] = {
     "message": frozenset(
         {"conversation_id", "ticket_id", "text", "html", "mail_id", "draft_key", "subject", "created_at", "raw_id", "direction"}
+        | {"reply_text", "quoted_id", "template", "spam"}
     ),
     "delivery": frozenset({"lane", "slot", "created_at", "kind", "target", "subject_id"}),
     "ticket": frozenset({"conversation_id", "opened_at", "brand"}),
@@ -39,6 +43,7 @@ COUNTED = (
     *("identifier", "evidence", "join_log", "cannot_link", "suggestion", "attribute", "opt_out"),
     *("raw_request", "quarantine", "hold", "agent", "api_token", "channel"),
     *("mark", "alarm", "campaign_seen", "send_seen", "survey", "follow_up"),
+    "message_change",
 )
 
 

@@ -36,7 +36,8 @@ class Identifier:
 
     `home_id` is the node it belongs to and the truth; `customer_id` is that node's live customer, cached. Both are empty for a value
     that was only ever claimed. `epoch` counts the holders of a value that passed on (a recycled number). `shared_at`: proved by two
-    people, and no bridge between anybody since. `address` is the value as the channel last delivered it.
+    people, and no bridge between anybody since. `address` is the value as the channel last delivered it. `bounced_at`: what was sent
+    there came back for good, and why (`bounce`); over as soon as they write from it.
     """
 
     table: ClassVar[str] = "identifier"
@@ -54,6 +55,8 @@ class Identifier:
     home_id: int | None = None
     shared_at: int | None = None
     ended_at: int | None = None
+    bounced_at: int | None = None
+    bounce: str = ""
 
 
 @dataclass(slots=True)
@@ -145,7 +148,8 @@ class Attribute:
 @dataclass(slots=True)
 class OptOut:
     """This address must not be written to on this channel (a STOP). It belongs to the address, whoever holds it: joins do not move it.
-    `words` is what was said, `actor` the agent who understood it so, where the channel did not."""
+    `words` is what was said, `actor` the agent who understood it so, where the channel did not. `scope` is `all`, or `marketing`: then
+    support may go on writing."""
 
     table: ClassVar[str] = "opt_out"
     id: int
@@ -157,6 +161,7 @@ class OptOut:
     ended_at: int | None = None
     words: str = ""
     actor: str = ""
+    scope: str = "all"
 
 
 @dataclass(slots=True)
@@ -205,7 +210,8 @@ class Spread:
 class Ticket:
     """One episode of work, of one node for ever (`home_id`). `channel_id` and `identifier_id` are where the customer last wrote from:
     the default way back. `tags` is a JSON list of words. `hold_ended_at`: it holds nobody any more until it is reopened, since it
-    did so for longer than allowed or an agent ended it."""
+    did so for longer than allowed or an agent ended it. `review` says why an agent must first decide whose mail this is, empty where
+    nobody must; `review_of` is the ticket it claims to belong to."""
 
     table: ClassVar[str] = "ticket"
     id: int
@@ -229,13 +235,70 @@ class Ticket:
     tags: str = "[]"
     spam_at: int | None = None
     hold_ended_at: int | None = None
+    review: str = ""
+    review_of: int | None = None
+
+
+@dataclass(slots=True)
+class Participant:
+    """Somebody an agent admitted to a ticket's mails, by their canonical e-mail address (and as it was given): their mails of its thread
+    stand on it, answers may be copied to them. Proves nothing."""
+
+    table: ClassVar[str] = "participant"
+    ticket_id: int
+    value: str
+    address: str
+    agent_id: int
+    at: int
+    ended_at: int | None = None
+
+
+@dataclass(slots=True)
+class MessageChange:
+    """What was done to a message after it was said (`reaction`, `edit`, `deletion`), by the one who wrote from `identifier_id`. The
+    message itself stays as it was; the latest of a kind and person counts."""
+
+    table: ClassVar[str] = "message_change"
+    id: int
+    message_id: int
+    what: str
+    text: str
+    identifier_id: int | None
+    at: int
+
+
+@dataclass(slots=True)
+class Bookmark:
+    """Where a channel that fetches its messages has come to, in its own words."""
+
+    table: ClassVar[str] = "bookmark"
+    channel_id: int
+    value: str
+
+
+@dataclass(slots=True)
+class MailedAnswer:
+    """An answer in the chat that nobody saw and that was mailed, once, to the address the visitor had given (canonical, and as given).
+    `state` is `due`, `mailed`, `seen` (before it was mailed) or `skipped` (too many that day, or no address). `code` is a one-time code's
+    id, for the link in that mail."""
+
+    table: ClassVar[str] = "mailed_answer"
+    message_id: int
+    value: str
+    address: str
+    state: str
+    due_at: int
+    at: int | None = None
+    code: str = ""
 
 
 @dataclass(slots=True)
 class Message:
     """One thing said. `direction` is `in`, `out` or `note`; a note never leaves. `identifier_id` is whom it came from or
     goes to and is the truth; `conversation_id` is derived from it and cached. A note follows its ticket, and so does a message
-    an agent `placed` there."""
+    an agent `placed` there. `reply_text` is what of `text` was written this time, None where that is all of it. `quoted_id` is the
+    provider's id of the message this one answers. `template` is the approved template it was sent as (JSON), `spam` what a filter made
+    of it (JSON)."""
 
     table: ClassVar[str] = "message"
     id: int
@@ -262,11 +325,17 @@ class Message:
     draft_key: str | None = None
     raw_id: int | None = None
     placed: bool = False
+    reply_text: str | None = None
+    quoted_id: str = ""
+    template: str = ""
+    spam: str = ""
 
 
 @dataclass(slots=True)
 class Attachment:
-    """A file of a message, the `position`th of it. `state` is `stored`, `pending` (to be fetched from the provider) or `failed`."""
+    """A file of a message, the `position`th of it. `state` is `stored`, `pending` (to be fetched from the provider) or `failed`.
+    `thumbnail` is the digest of a small picture made of it, `-` where none can be; `scan` is `clean`, the name of what a scanner found,
+    or empty where nobody looked."""
 
     table: ClassVar[str] = "attachment"
     id: str
@@ -281,6 +350,8 @@ class Attachment:
     source_url: str = ""
     error: str = ""
     position: int = 0
+    thumbnail: str = ""
+    scan: str = ""
 
 
 @dataclass(slots=True)
@@ -495,7 +566,11 @@ RECORDS: tuple[type, ...] = (
     OneTimeCode,
     MessageCopy,
     Ticket,
+    Participant,
     Message,
+    MessageChange,
+    Bookmark,
+    MailedAnswer,
     Attachment,
     RawRequest,
     Dedupe,

@@ -53,6 +53,8 @@ class Identifier(SQLModel, table=True):
     home_id: int | None = Field(sa_column=big(nullable=True))
     shared_at: int | None = Field(sa_column=big(nullable=True))
     ended_at: int | None = Field(sa_column=big(nullable=True))
+    bounced_at: int | None = Field(sa_column=big(nullable=True))
+    bounce: str = Field(sa_column=defaulted("''"))
 
 
 class Evidence(SQLModel, table=True):
@@ -136,6 +138,7 @@ class OptOut(SQLModel, table=True):
     ended_at: int | None = Field(sa_column=big(nullable=True))
     words: str = Field(sa_column=defaulted("''"))
     actor: str = Field(sa_column=defaulted("''"))
+    scope: str = Field(sa_column=defaulted("'all'"))
 
 
 class OneTimeCode(SQLModel, table=True):
@@ -193,6 +196,52 @@ class Ticket(SQLModel, table=True):
     tags: str = Field(sa_column=defaulted("'[]'"))
     spam_at: int | None = Field(sa_column=big(nullable=True))
     hold_ended_at: int | None = Field(sa_column=big(nullable=True))
+    review: str = Field(sa_column=defaulted("''"))
+    review_of: int | None = Field(sa_column=big(nullable=True))
+
+
+_ticket = Ticket.__table__  # type: ignore[attr-defined]
+Index("ix_ticket_review", _ticket.c.last_at, _ticket.c.id, sqlite_where=_ticket.c.review != "", postgresql_where=_ticket.c.review != "")
+
+
+class Participant(SQLModel, table=True):
+    __tablename__ = "participant"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    ticket_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
+    value: str = Field(sa_column=Column(Text(), primary_key=True))
+    address: str = Field(sa_column=words())
+    agent_id: int
+    at: int = Field(sa_column=big())
+    ended_at: int | None = Field(sa_column=big(nullable=True))
+
+
+class MessageChange(SQLModel, table=True):
+    __tablename__ = "message_change"
+    __table_args__ = (Index("ix_message_change_message_id", "message_id"),)
+    id: int = Field(sa_column=number())
+    message_id: int = Field(sa_column=big())
+    what: str = Field(sa_column=words())
+    text: str = Field(sa_column=words())
+    identifier_id: int | None = Field(sa_column=big(nullable=True))
+    at: int = Field(sa_column=big())
+
+
+class Bookmark(SQLModel, table=True):
+    __tablename__ = "bookmark"
+    channel_id: int = Field(sa_column=Column(Integer(), primary_key=True, autoincrement=False))
+    value: str = Field(sa_column=words())
+
+
+class MailedAnswer(SQLModel, table=True):
+    __tablename__ = "mailed_answer"
+    __table_args__ = (Index("ix_mailed_answer_value", "value", "at"), Index("ix_mailed_answer_due", "state", "due_at"))
+    message_id: int = Field(sa_column=Column(BigInteger(), primary_key=True, autoincrement=False))
+    value: str = Field(sa_column=words())
+    address: str = Field(sa_column=words())
+    state: str = Field(sa_column=words())
+    due_at: int = Field(sa_column=big())
+    at: int | None = Field(sa_column=big(nullable=True))
+    code: str = Field(sa_column=defaulted("''"))
 
 
 class Message(SQLModel, table=True):
@@ -226,6 +275,10 @@ class Message(SQLModel, table=True):
     draft_key: str | None = Field(sa_column=words(nullable=True))
     raw_id: int | None = Field(sa_column=big(nullable=True))
     placed: bool = Field(sa_column=Column(Boolean(), nullable=False, server_default=false()))
+    reply_text: str | None = Field(sa_column=words(nullable=True))
+    quoted_id: str = Field(sa_column=defaulted("''"))
+    template: str = Field(sa_column=defaulted("''"))
+    spam: str = Field(sa_column=defaulted("''"))
 
 
 # Partial: a text message has neither, and pays nothing for these.
@@ -265,6 +318,8 @@ class Attachment(SQLModel, table=True):
     source_url: str = Field(sa_column=words())
     error: str = Field(sa_column=words())
     position: int
+    thumbnail: str = Field(sa_column=defaulted("''"))
+    scan: str = Field(sa_column=defaulted("''"))
 
 
 class RawRequest(SQLModel, table=True):

@@ -9,7 +9,7 @@ import jinja2
 from aiohttp import web
 
 from hub.config import Settings
-from hub.contract import Channel, Desk, Http, Place, Room
+from hub.contract import Channel, Http, Place
 from hub.delivery.marking import Tools
 from hub.delivery.outbox import Outbox
 from hub.policy import ChannelRule, Policy
@@ -19,6 +19,7 @@ from hub.storage.hot import HotReads
 from hub.storage.reader import Reader
 from hub.storage.records import ChannelState
 from hub.storage.writer import Writer
+from hub.team_rooms import Desk, Room
 from hub.web.feed import Feed
 
 

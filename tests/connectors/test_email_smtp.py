@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from connectors.email.raw import RawEmail
 from connectors.shared.mail_auth import Judgement
+from connectors.shared.mail_settings import EmailSettings
 from connectors.shared.mime import read_mail, to_message
-from connectors.shared.smtp import EmailSettings, build, recipient
+from connectors.shared.smtp import build, recipient
 from hub.contract import MessageStatus, OutboundAttachment, OutboundMessage, Place, Refused, TryLater, Unknown
 
 PLACE = Place(name="mail", inbound_url="https://hub.example/in/mail", key=b"k" * 32)
@@ -31,6 +32,10 @@ SECRET = "s3cret"
 def email_settings(**extra) -> EmailSettings:
     known = {"type": "email", "address": "support@hub.example", "sender_name": "Shop Support"}
     return RawEmail.Settings(**(known | {"smtp": {"host": "127.0.0.1", "security": "none"}} | extra))
+
+
+def mailbox(address: str) -> EmailSettings:
+    return email_settings(address=address)
 
 
 def outbound(**extra) -> OutboundMessage:
@@ -95,7 +100,7 @@ def test_what_we_send_our_own_reader_reads():
     headers, body = read_mail(
         build(outbound(message_id="<7@hub.example>", subject="Ünï =?utf-8?q?x?=", attachments=(attachment(),)), email_settings())
     )
-    found = to_message(headers, body, Judgement(), address="ana@shop.example")
+    found = to_message(headers, body, Judgement(), mailbox=mailbox("ana@shop.example"))
     assert (found.claims[0].value, found.sender_name, found.subject) == ("support@hub.example", "Shop Support", "Ünï =?utf-8?q?x?=")
     assert (found.message_id, found.automatic) == ("<7@hub.example>", "")
     assert [item.data for item in found.attachments] == [b"%PDF\x00\xff"]
@@ -104,7 +109,7 @@ def test_what_we_send_our_own_reader_reads():
 @pytest.mark.parametrize("name", ['Shop "S" \\\\ Co', "=?utf-8?q?eve?=", "Ünï", "a" * 100, "<eve@evil.example>", "a@b, c"])
 def test_the_name_people_see_comes_back_the_same(name):
     headers, body = read_mail(build(outbound(), email_settings(sender_name=name)))
-    found = to_message(headers, body, Judgement(), address="ana@shop.example")
+    found = to_message(headers, body, Judgement(), mailbox=mailbox("ana@shop.example"))
     assert (found.sender_name, found.claims[0].value, found.doubt) == (name, "support@hub.example", "")
 
 
@@ -195,7 +200,7 @@ def test_no_text_of_anybody_adds_a_header(subject, name, text, quoted, file):
         assert sorted(parser.parsebytes(raw).keys()) == expected
     assert max(len(line) for line in raw.split(b"\r\n")) <= 998
     headers, body = read_mail(raw)
-    found = to_message(headers, body, Judgement(), address="support@hub.example")
+    found = to_message(headers, body, Judgement(), mailbox=mailbox("support@hub.example"))
     assert (found.claims[0].value, found.recipients, found.doubt) == ("support@hub.example", ("ana@shop.example",), "")
     assert [item.data for item in found.attachments] == [b"%PDF\x00\xff"]
 

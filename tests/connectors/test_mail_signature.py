@@ -227,7 +227,7 @@ PLACE = Place(name="mail", inbound_url="https://hub.example/in/mail", key=b"k" *
 
 
 def raw(**extra: str) -> RawEmail:
-    known = {"type": "email_raw", "address": "support@hub.example", "password": "s3cret", "smtp": {"host": "127.0.0.1"}}
+    known = {"type": "mime", "address": "support@hub.example", "password": "s3cret", "smtp": {"host": "127.0.0.1"}}
     return RawEmail(RawEmail.Settings.model_validate(known | extra), PLACE)
 
 
@@ -268,7 +268,7 @@ def form(**fields: bytes) -> Request:
 
 
 def sendgrid(**extra: object) -> SendgridEmail:
-    known = {"type": "email_sendgrid", "address": "support@hub.example", "basic_auth": "u:p", "smtp": {"host": "127.0.0.1"}}
+    known = {"type": "sendgrid", "address": "support@hub.example", "basic_auth": "u:p", "smtp": {"host": "127.0.0.1"}}
     return SendgridEmail(SendgridEmail.Settings.model_validate(known | extra), PLACE)
 
 

@@ -22,11 +22,16 @@ from connectors.shared.mail_headers import (
     sent_at,
     token_behind_plus,
 )
+from connectors.shared.mail_settings import EmailSettings
 from connectors.shared.mime import CUT, MAX_TEXT, html_to_text, media_type, nesting, read_headers, read_mail, safe_name, to_message
 from hub.contract import InboundMessage, Proof, Unparseable
 from tests.shared_data import shared
 
 BASE = "From: Ana <ana@shop.example>\nSubject: Hello\nDate: Fri, 20 Nov 2026 10:00:00 +0100\nMessage-ID: <1@shop.example>\n"
+
+
+def mailbox(address: str) -> EmailSettings:
+    return EmailSettings.model_validate({"type": "mime", "address": address, "smtp": {"host": "127.0.0.1"}})
 
 
 def mail(text: str, base: str = BASE) -> bytes:
@@ -35,7 +40,7 @@ def mail(text: str, base: str = BASE) -> bytes:
 
 def message_of(raw: bytes) -> InboundMessage:
     headers, body = read_mail(raw)
-    return to_message(headers, body, Judgement(), address="support@hub.example")
+    return to_message(headers, body, Judgement(), mailbox=mailbox("support@hub.example"))
 
 
 # --- Conformance data ------------------------------------------------------------------------------------------------
@@ -255,7 +260,7 @@ def test_a_mail_without_one_usable_sender_is_unparseable(base):
 )
 def test_a_mail_of_several_senders_proves_nothing_and_says_so(base):
     headers, body = read_mail(mail("\nHi\n", base))
-    found = to_message(headers, body, Judgement(Proof.DMARC), address="s@hub.example")
+    found = to_message(headers, body, Judgement(Proof.DMARC), mailbox=mailbox("s@hub.example"))
     assert found.claims[0].proof is Proof.CLAIMED
     assert "more than one sender" in found.doubt
 

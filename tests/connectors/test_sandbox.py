@@ -41,7 +41,8 @@ from connectors.sandbox.klaviyo_account import KlaviyoAccount
 from connectors.sandbox.state import Campaign, CampaignLine, Hook, Said, SlackPost, TwilioMessage
 from connectors.sandbox.tools.klaviyo import KlaviyoStandIn
 from connectors.sandbox.twilio import parcel_photo
-from connectors.shared.smtp import EmailSettings, send_mail
+from connectors.shared.mail_settings import EmailSettings
+from connectors.shared.smtp import send_mail
 from connectors.slack import Slack
 from connectors.twilio_sms import TwilioSms
 from connectors.twilio_whatsapp import TwilioWhatsApp
@@ -391,7 +392,7 @@ async def test_a_hub_that_is_away_is_told_as_status_0(server: SandboxServer, unu
 
 def mail_settings(server: SandboxServer) -> dict[str, Any]:
     smtp = {"host": "127.0.0.1", "port": server.smtp_port, "security": "none"}
-    return {"type": "email_raw", "address": "support@shop.example", "smtp": smtp}
+    return {"type": "mime", "address": "support@shop.example", "smtp": smtp}
 
 
 def raw_channel(server: SandboxServer) -> RawEmail:

@@ -23,7 +23,8 @@ from slack_sdk.signature import SignatureVerifier
 
 from connectors.shared.slack_blocks import blocks, fallback, plain
 from connectors.slack import Slack, SlackSettings
-from hub.contract import Alert, Answer, Refused, Request, TicketCard, TryLater, Unknown
+from hub.contract import Answer, Refused, Request, TryLater, Unknown
+from hub.team_rooms import Alert, TicketCard
 from tests.shared_data import shared
 
 TOKEN = "xoxb-1-very-secret"

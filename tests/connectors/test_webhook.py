@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from connectors.shared.webhook_signing import decode_secret, sign, verify
 from connectors.webhook import Webhook
-from hub.contract import Hears, HoldNotice, Refused, TryLater
+from hub.contract import Refused, TryLater
 from hub.http import GuardedHttp
+from hub.marketing import Hears, HoldNotice
 from tests.shared_data import shared
 
 NOW = 1_764_000_000.0

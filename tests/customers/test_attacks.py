@@ -255,7 +255,7 @@ async def carried(store: Store, tmp_path: Path) -> list[OutboundMessage]:
 
 async def test_a06_whoever_is_in_cc_is_no_participant_and_new_addresses_get_no_quoted_history(store: Store, tmp_path: Path) -> None:
     await hears(store, MAIL, says(email(VICTIM), text="secret", message_id="<1@v>"))
-    await hears(store, MAIL, says(email(VICTIM, Proof.CLAIMED), text="copy him", recipients=(MALLORY,), in_reply_to="<1@v>", **SPOOFED))
+    await hears(store, MAIL, says(email(VICTIM, Proof.CLAIMED), text="copy him", cc=(MALLORY,), in_reply_to="<1@v>", **SPOOFED))
     await tells(store, "secret", "the code of your door is 1234")
     await tells(store, "copy him", "please write from your own mailbox")
     handed = {one.text: one for one in await carried(store, tmp_path)}
@@ -266,7 +266,7 @@ async def test_a06_whoever_is_in_cc_is_no_participant_and_new_addresses_get_no_q
     assert await sees(store, "copy him") == {"copy him", "please write from your own mailbox"}
     assert not {pair for pair in await suggested(store) if owner(store, "I was copied") in pair}
     # An agent copies a colleague in: of the question they get what the customer had sent them already, and nothing else.
-    await hears(store, MAIL, says(email(VICTIM), text="with Bob", recipients=("Bob@b.example",), message_id="<2@v>"))
+    await hears(store, MAIL, says(email(VICTIM), text="with Bob", cc=("Bob@b.example",), message_id="<2@v>"))
     await tells(store, "with Bob", "to both", cc=("bob@b.example",))
     await tells(store, "with Bob", "and somebody new", cc=("bob@b.example", "new@n.example"))
     quoted = {one.text: (one.quoted, one.cc) for one in await carried(store, tmp_path)}
@@ -293,7 +293,7 @@ async def test_a07_quoting_somebody_elses_thread_opens_nothing(proof: Proof, sto
 async def test_a08_only_our_own_servers_word_on_a_mail_is_read(header: str, proved: bool, store: Store) -> None:
     await hears(store, MAIL, says(email(VICTIM), text="secret"))
     channel = lone_channel(
-        "email_raw", {"address": "help@acme.example", "authserv_id": "mx.acme.example", "smtp": {"host": "127.0.0.1"}}
+        "mime", {"address": "help@acme.example", "authserv_id": "mx.acme.example", "smtp": {"host": "127.0.0.1"}}
     )  # fmt: skip
     assert isinstance(channel, RawEmail)
     raw = f"Authentication-Results: {header}\r\nFrom: {VICTIM}\r\nTo: help@acme.example\r\nMessage-ID: <2@v>\r\n\r\nme again\r\n"

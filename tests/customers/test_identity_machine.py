@@ -175,7 +175,7 @@ class Identity(RuleBasedStateMachine):
         text = self.text()
         said = [mailbox(person, proven), *([number(vouched)] if vouched is not None else [])]
         copies = [mailbox(copied)] if copied is not None and copied != person else []
-        mail = message(*claims(*said), text=text, key=text, recipients=tuple(one.value for one in copies), sender_name=f"M{person}")
+        mail = message(*claims(*said), text=text, key=text, cc=tuple(one.value for one in copies), sender_name=f"M{person}")
         self.hears("mail", heard(MAIL, mail), said, text, copies)
 
     @rule(person=people, typed=maybe)

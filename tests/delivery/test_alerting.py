@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from hub.contract import Alert, Refused
+from hub.contract import Refused
 from hub.delivery.alerting import AlertCarrier
 from hub.holds.alarms import Concern, SetAlarms
+from hub.team_rooms import Alert
 from tests.delivery import ground
 
 MANY = (("holds.share", Concern("warning", "8% of all customers are held", "Look at the oldest holds.", "/holds")),)

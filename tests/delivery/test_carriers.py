@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from hub.contract import Attachment, Claim, HoldNotice, MessageStatus, OutboundMessage, Place, Proof, Refused, Sent, TicketCard, TryLater
+from hub.contract import Attachment, Claim, MessageStatus, OutboundMessage, Place, Proof, Refused, Sent, TryLater
 from hub.conversations.commands import Assign, NewFile, Resolve
 from hub.delivery.carriers import LONGEST_CHAIN, MAILS, CardCarrier, HoldCarrier, MediaCarrier, ReplyCarrier, Thread, thread
 from hub.delivery.works import finish
+from hub.marketing import HoldNotice
 from hub.storage.blobs import Blobs
 from hub.storage.records import Agent
+from hub.team_rooms import TicketCard
 from tests.delivery import ADA, CHANNELS, MAIL, MARKETING, SMS, START, Ground, Insert, delivery, ground
 
 # --- mail threads ---

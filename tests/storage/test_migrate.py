@@ -29,8 +29,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -74,7 +74,7 @@ def next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(migrate.STEPS, steps, ignore=shutil.ignore_patterns("__pycache__"))
     (steps / "versions" / "0004_next.py").write_text(NEXT)
     monkeypatch.setattr(migrate, "STEPS", steps)
-    monkeypatch.setattr(migrate, "HEAD", "0005")
+    monkeypatch.setattr(migrate, "HEAD", "0006")
     return steps
 
 
@@ -142,10 +142,10 @@ def test_the_search_index_is_made_with_the_tables_or_not_at_all(tmp_path: Path) 
 def test_an_old_database_is_brought_up_after_a_backup_of_it(old: Path, next_step: Path) -> None:
     before = dump(old)
     assert migrate.migrate(old)
-    assert migrate.current(old) == "0005"
+    assert migrate.current(old) == "0006"
     with opened(old) as connection:
         assert connection.execute("SELECT name, language FROM customer").fetchall() == [("ADA", "en")]
-    backup = old.with_name("hub.db.before-0005")
+    backup = old.with_name("hub.db.before-0006")
     assert dump(backup) == before
     assert not list(old.parent.glob("*.partial*"))
     assert not migrate.migrate(old)
@@ -222,7 +222,7 @@ def test_a_fault_at_any_statement_of_a_migration_leaves_the_old_database_whole(o
             event.remove(Engine, "before_cursor_execute", crash)
         assert dump(old) == before, f"after a fault at statement {fatal}"
     assert migrate.migrate(old)
-    assert migrate.current(old) == "0005"
+    assert migrate.current(old) == "0006"
 
 
 @pytest.mark.process
@@ -251,15 +251,15 @@ def commit(*_):
     if {fatal} < 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-migrate.STEPS, migrate.HEAD = Path({str(next_step)!r}), "0005"
+migrate.STEPS, migrate.HEAD = Path({str(next_step)!r}), "0006"
 migrate.migrate(Path({str(old)!r}))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert dump(old) == before
-    assert dump(old.with_name("hub.db.before-0005")) == before
+    assert dump(old.with_name("hub.db.before-0006")) == before
     assert migrate.migrate(old)
-    assert migrate.current(old) == "0005"
+    assert migrate.current(old) == "0006"
 
 
 def test_broken_references_stop_a_migration_before_it_commits(old: Path, next_step: Path) -> None:
