@@ -18,8 +18,8 @@ from pydantic import SecretStr, ValidationError
 
 import connectors
 from hub import agents, keys, reactions, sessions
-from hub.config import ConfigError, HoldSettings, SatisfactionSettings, Settings, explain
-from hub.contract import Channel, ChannelSettings, Checked, Pace, Place, Request, Verdict
+from hub.config import ConfigError, Settings, explain
+from hub.contract import Channel, ChannelSettings, Checked, Expands, Pace, Place, Request, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.following_up import sweep_follow_ups
@@ -44,17 +44,18 @@ from hub.holds.renewal import RenewLeases
 from hub.holds.sealing import Sealer
 from hub.http import GuardedHttp
 from hub.marketing import Destination, Hears, HearsSends, MarketingTool, Proved, ToolSettings
-from hub.policy import DAY, SECOND, ChannelRule, HoldRules, Policy
+from hub.policy import DAY, Policy
+from hub.rules import channel_rule, hold_rules, survey_rules
 from hub.satisfaction.asking import Asking
 from hub.storage.blobs import Blobs
 from hub.storage.channels import RegisterChannels
 from hub.storage.engines import Engine, KnowEpoch, engine
 from hub.storage.writer import Clock, StorageBusy, wall_clock
-from hub.survey_policy import MINUTE, SurveyPolicy, minutes
 from hub.team_rooms import Room
 from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed
+from hub.web.listening import Listeners
 from hub.web.visitors import CHAT
 
 if TYPE_CHECKING:
@@ -269,18 +270,7 @@ class Running:
         channels = {}
         for name, (own, connector, place) in built.channels.items():
             state = states[name]
-            mails = "email" in connector.reaches
-            rule = ChannelRule(
-                state.id,
-                name,
-                connector.label,
-                own.brand,
-                connector.reaches,
-                connector.idempotent,
-                mails,
-                getattr(own, "site", ""),
-                window=int(getattr(connector, "window_hours", 0) * 3_600 * SECOND),
-            )
+            rule = channel_rule(state.id, name, own, connector)
             channels[name] = BoundChannel(rule, place, connector, state, observes=own.signature == "observe")
         policy = Policy(
             reopen_within=int(settings.conversations.reopen_within_days * DAY),
@@ -354,6 +344,7 @@ class Running:
         share, minutes = settings.holds.alarm_share, settings.holds.alarm_confirm_minutes
         self._watch = Watch(tools, reader, writer, http, share=share, minutes=minutes)
         self._reconciler = Reconciler(channels, reader, writer, http, policy)
+        self._listeners = Listeners(hub)
         if not self._serving:
             return
         await self._engine.follow(newest, feed.publish, outbox.wake)
@@ -379,6 +370,7 @@ class Running:
         await self._reading_back.start()
         await self._watch.start()
         await self._sealer.start()
+        self._listeners.start()
         self._every(ASK_EVERY, self._asking.ask_due)
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
@@ -460,9 +452,8 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for part in (
-            getattr(self, name, None) for name in ("_watch", "_sealer", "_reading_back", "_suggestions", "_recovery", "_reconciler")
-        ):
+        looking = ("_listeners", "_watch", "_sealer", "_reading_back", "_suggestions", "_recovery", "_reconciler")
+        for part in (getattr(self, name, None) for name in looking):
             if part is not None:
                 await part.stop()
         hub = getattr(self, "hub", None)
@@ -500,41 +491,11 @@ async def running(settings: Settings, clock: Clock = wall_clock) -> Any:
         await hub.stop()
 
 
-def hold_rules(own: HoldSettings) -> HoldRules:
-    """The rules of holds as decisions read them."""
-    return HoldRules(
-        statuses=frozenset(own.statuses),
-        tags=frozenset(own.tags),
-        tags_not=frozenset(own.tags_not),
-        priorities=frozenset(own.priorities),
-        longest=int(own.longest_days * DAY),
-        resume=own.resume,
-        cool_down=int(own.cool_down_days * DAY),
-        low_score=int(own.low_score_days * DAY),
-        complaint_tags=frozenset(own.complaint_tags),
-        complaint=int(own.complaint_days * DAY),
-    )
-
-
-def survey_rules(own: SatisfactionSettings) -> SurveyPolicy:
-    """The rules of the survey as decisions read them."""
-    return SurveyPolicy(
-        kind=own.kind,
-        delay=int(own.delay_minutes * MINUTE),
-        every=int(own.every_days * DAY),
-        life=int(own.life_days * DAY),
-        quiet_from=minutes(own.quiet_from),
-        quiet_until=minutes(own.quiet_until),
-        time_zone=own.time_zone,
-        language=own.language,
-        questions=own.questions,
-    )
-
-
 def keyless(built: Configured) -> list[str]:
     """The channels that hold no key to verify with: they answer 503 to every delivery."""
     empty = Request("POST", "", {}, b"")
-    return [name for name, (_, channel, _) in built.channels.items() if channel.verify(empty, 0) is Verdict.NO_KEY]
+    known = [(name, channel) for name, (_, channel, _) in built.channels.items() if not isinstance(channel, Expands)]  # fetch theirs
+    return [name for name, channel in known if channel.verify(empty, 0) is Verdict.NO_KEY]
 
 
 def webhook_urls(settings: Settings, built: Configured) -> list[tuple[str, str]]:

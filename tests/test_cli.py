@@ -166,21 +166,38 @@ def test_init_writes_the_shipped_configuration_once(tmp_path: Path) -> None:
 def test_mail_parse_shows_what_ingest_would_make_of_a_mail(tmp_path: Path) -> None:
     file = tmp_path / "mail.eml"
     file.write_bytes(MAIL)
-    (said,) = json.loads(run("mail", "parse", str(file), "--authserv-id", "mx.shop.example"))
-    assert said["kind"] == "InboundMessage"
-    assert said["claims"][0] == {"kind": "email", "value": "ada@example.com", "proof": "dmarc", "site": ""} | {
-        "kind": said["claims"][0]["kind"]
+    said = json.loads(run("mail", "parse", str(file), "--authserv-id", "mx.shop.example"))
+    assert said["kind"] == "message"
+    assert said["claims"][0] == {"kind": "email", "value": "ada@example.com", "proof": "dmarc"}
+    assert said.keys() >= {
+        *("channel", "external_id", "message_id", "in_reply_to", "references", "from", "to", "cc", "subject", "text", "reply_text"),
+        *("html", "attachments", "machine", "spam"),
     }
-    assert said["reply_token"] == "tok.en"
+    assert said["from"].keys() == {"name", "address"}
+    assert said["machine"] is None
 
 
-def test_webhook_parse_shows_verdict_and_items(tmp_path: Path) -> None:
+def test_webhook_parse_numbers_requests_and_judges_only_what_it_is_given_keys_for(tmp_path: Path) -> None:
     file = tmp_path / "request.json"
     body = "MessageSid=SM00000000000000000000000000000001&From=%2B12025550123&To=%2B15550100002&Body=Hi&NumMedia=0"
     file.write_text(json.dumps({"method": "POST", "path": "/in/sms", "content_type": "application/x-www-form-urlencoded", "body": body}))
-    (said,) = json.loads(run("webhook", "parse", "twilio_sms", str(file), "--secret", "auth_token=t"))
-    assert said["verdict"] == "unsigned"
-    assert said["items"][0]["text"] == "Hi"
+    (said,) = json.loads(run("webhook", "parse", "twilio_sms", str(file)))
+    assert (said["request"], said["answer"], said["events"][0]["text"]) == (0, None, "Hi")
+    (said,) = json.loads(
+        run("webhook", "parse", "twilio_sms", str(file), "--secret", "auth_token=t", "--public-url", "https://hub.example")
+    )
+    assert (said["answer"], said["events"]) == (403, [])
+    status = body + "&MessageStatus=undelivered&ErrorCode=30005"
+    several = [
+        {"request": {"method": "POST", "path": "/", "content_type": "application/x-www-form-urlencoded", "body": one}}
+        for one in (body, status)
+    ]
+    file.write_text(json.dumps(several))
+    first, second = json.loads(run("webhook", "parse", "twilio_sms", str(file)))
+    assert (first["request"], second["request"]) == (0, 1)
+    [event] = second["events"]
+    assert (event["kind"], event["status"], event["external_id"]) == ("delivery", "bounced", "SM00000000000000000000000000000001")
+    assert event.keys() >= {"recipient", "reason"}
 
 
 @pytest.mark.process

@@ -30,6 +30,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "hub.team_rooms": ("hub.contract",),  # and for the agents' rooms
     "hub.policy": ("hub.survey_policy",),
     "hub.survey_policy": (),
+    "hub.rules": ("hub.config", "hub.contract", "hub.policy", "hub.survey_policy"),
     "hub.keys": (),
     "hub.config": ("hub.survey_policy",),
     "hub.storage.records": ("hub.storage.marketing_records",),
@@ -46,7 +47,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "hub.conversations.tickets",
     ),
     "hub.conversations": ("hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
-    "hub.conversations.ingest": (  # a report of delivery comes in by the same door as a message
+    "hub.conversations.reports": (  # a report of delivery comes in by the same door as a message
         *("hub.contract", "hub.policy", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
         "hub.delivery.states",
     ),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from hub.contract import TemplateUse
 from hub.conversations import tickets, ways
 from hub.conversations.ingest import preview
 from hub.conversations.text import storable
+from hub.conversations.windows import is_open, why_shut
 from hub.customers.canonical import canonical
 from hub.customers.opt_outs import opted_out
 from hub.customers.resolution import PROVEN, TYING
@@ -70,6 +72,15 @@ def reachable(rule: ChannelRule, identifier: Reached) -> bool:
 
 
 MOST_COPIES = 20
+WORDS_QUOTED = 160  # characters of what the customer wrote elsewhere
+
+
+def continued(text: str, label: str, words: str) -> str:
+    """An answer led in for another channel than the customer wrote on: that it goes on here, and after which words of theirs."""
+    line = " ".join(words.split())
+    line = line if len(line) <= WORDS_QUOTED else line[: WORDS_QUOTED - 1] + "\u2026"
+    came = f" You wrote by {label}" if label else " You wrote"
+    return f"We continue here.{came}: \u201c{line}\u201d\n\n{text}" if line else f"We continue here.\n\n{text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +98,18 @@ class Reply:
     seen_message_id: int | None = None  # the last customer message the agent saw; refused when there is a newer one
     confirmed_way: bool = False  # the agent was asked whether it may leave by an address that nothing proves to be the same person's
     automatic: str = ""  # what sends it where no agent does just now (`survey`, `follow-up`): the ticket stays as it is
+    template: TemplateUse | None = None  # an approved template; `text` is how it reads
+    quoted_message_id: int | None = None  # which of the customer's messages it answers, for channels that show quotes
+    continues: bool = False  # the customer wrote elsewhere last: say so, with their last words
 
     def needs(self, needs: Needs) -> None:
         needs.tickets.add(self.ticket_id)
         needs.drafts.add(self.draft_key)
         needs.ways_out = True
+        if self.quoted_message_id is not None:
+            needs.messages.add(self.quoted_message_id)
+        if self.continues:
+            needs.newest_in.add(self.ticket_id)
 
     def decide(self, facts: Facts) -> Replied:
         sent = facts.by_draft.get(self.draft_key)
@@ -109,13 +127,15 @@ class Reply:
             ticket_id=ticket.id,
             direction="out",
             status="queued",
-            text=storable(self.text),
+            text=storable(self._words(ticket, rule, identifier, facts)),
             created_at=facts.now,
             channel_id=rule.id,
             identifier_id=identifier.id,
             agent_id=self.agent_id,
             draft_key=self.draft_key,
             automatic=self.automatic,
+            template=json.dumps(asdict(self.template)) if self.template is not None else "",
+            quoted_id=self._quoted(rule, identifier, facts),
         )
         copies = self._copies(rule, identifier)
         if rule.mails:
@@ -157,9 +177,30 @@ class Reply:
                 f"{identifier.address} sent a stop word to {rule.label}: nothing may be written there until they send START. "
                 "Answer on another channel."
             )
+        if self.template is None and not is_open(rule, facts.heard.get((rule.id, identifier.id)), facts.now):
+            raise Refusal(f"{why_shut(rule)} Send an approved template, or answer on another channel.")
+        if not self.confirmed_way and identifier.bounced_at is not None:
+            raise Refusal(
+                f"What was sent to {identifier.address} came back: {identifier.bounce} Confirm to try once more, or choose another way."
+            )
         if not self.confirmed_way and (doubt := self._doubt(ticket, identifier, facts)):
             raise Refusal(f"{doubt} Confirm that your answer may go there, then send it.")
         return rule, identifier
+
+    def _quoted(self, rule: ChannelRule, identifier: Identifier, facts: Facts) -> str:
+        """What the provider calls the message that is answered, where it went between the same two."""
+        message = facts.messages.get(self.quoted_message_id or 0)
+        if message is None or (message.channel_id, message.identifier_id) != (rule.id, identifier.id):
+            return ""
+        return message.provider_id or ""
+
+    def _words(self, ticket: Ticket, rule: ChannelRule, identifier: Identifier, facts: Facts) -> str:
+        """The text, led in where it goes on elsewhere than the customer wrote last: only to an address that may read what they wrote."""
+        last = facts.messages.get(ticket.last_inbound_id or 0)
+        if not self.continues or last is None or (last.channel_id, last.identifier_id) == (rule.id, identifier.id):
+            return self.text
+        before = facts.policy.channels.get(last.channel_id or 0)
+        return continued(self.text, before.label if before is not None else "", last.text if last.reply_text is None else last.reply_text)
 
     def _doubt(self, ticket: Ticket, to: Identifier, facts: Facts) -> str:
         own = facts.identifiers_of[facts.live_customer(ticket.conversation_id).id]

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from hub.contract import DeliveryUpdate, HolderChanged, Identified, Ignored, Inbound, InboundMessage
-from hub.conversations import tickets
+from hub.contract import Altered, ConsentChanged, DeliveryUpdate, HolderChanged, Identified, Ignored, Inbound, InboundMessage
+from hub.conversations import reports, threading, tickets
 from hub.customers import opt_outs
 from hub.customers.bonds import home_of
 from hub.customers.canonical import canonical
 from hub.customers.resolution import Known, NoSender, Sender, need, reassign, resolve, weigh
-from hub.delivery import states
 from hub.policy import Policy
 from hub.storage.facts import Facts, Needs
 from hub.storage.records import Attachment, Dedupe, Message, MessageCopy, RawRequest, Ticket
@@ -59,7 +58,7 @@ class Item:
     present: tuple[Known, ...] = ()  # of a change of holder: who they are from now on
     copies: tuple[tuple[str, str], ...] = ()  # (canonical, as given) addresses a mail went to beside ours
     files: tuple[StoredFile, ...] = ()
-    answers: int | None = None  # the ticket a valid reply token names
+    answers: tuple[int, int] | None = None  # the ticket a valid reply token names, and the identifier it was given to
     trusted: bool = True  # False where the signature was only observed: such a request proves nothing
 
 
@@ -67,6 +66,7 @@ class Item:
 class Outcome:
     stored: int  # messages new to us
     duplicates: int
+    aside: tuple[str, ...] = ()  # why something in it belongs nowhere, and is kept for an administrator to see
 
 
 def item(
@@ -79,20 +79,21 @@ def item(
     """Prepare what a connector parsed; `trusted` is False where the signature was only observed. Raises NoSender."""
     if isinstance(said, HolderChanged):
         return Item(said, weigh(said.previous, trusted), weigh(said.present, trusted) if said.present else (), trusted=trusted)
-    if not isinstance(said, InboundMessage | Identified):
+    if isinstance(said, DeliveryUpdate | Ignored) or (isinstance(said, InboundMessage) and said.automatic in REPORTING and said.reports):
         return Item(said, trusted=trusted)
     known = weigh(said.claims, trusted, policy.region)
     if not isinstance(said, InboundMessage):
         return Item(said, known, trusted=trusted)
-    if said.automatic == "bounce":
-        raise NoSender("It is a notice that a mail was not delivered: a server wrote it, and no customer.")
+    if said.automatic in REPORTING:
+        raise NoSender("It is a notice about a mail that was not delivered or not wanted, and does not say which: no customer wrote it.")
     if known[0].kind == "email" and is_own(known[0].value, policy):
         raise NoSender(f"{known[0].value} is one of our own addresses: what we write to ourselves is no customer's message.")
     copies = {value: given for given in reversed(said.recipients) if (value := canonical("email", given)) is not None}
     foreign = sorted((value, given) for value, given in copies.items() if value != known[0].value and not is_own(value, policy))
-    return Item(said, known, (), tuple(foreign[:MOST_COPIES]), files, token[0] if token else None, trusted)
+    return Item(said, known, (), tuple(foreign[:MOST_COPIES]), files, token, trusted)
 
 
+REPORTING = ("bounce", "complaint")  # kinds of machine mail of which only the report is used
 MOST_COPIES = 50  # of a mail to a crowd, nobody is kept as a participant of it all
 
 
@@ -117,19 +118,30 @@ class Ingest:
             if isinstance(said, HolderChanged):
                 need(entry.present, needs)
                 needs.together.add(tuple(claim.key for claim in (*entry.known, *entry.present)))
-            if isinstance(said, InboundMessage):
-                if said.opts:
-                    needs.opt_outs.add((entry.known[0].kind, entry.known[0].value))
-                if entry.answers is not None:
-                    needs.tickets.add(entry.answers)
-                if said.in_reply_to:
-                    needs.mail_ids.add(said.in_reply_to)
-                needs.mail_ids.update(said.references[-10:])
+            elif isinstance(said, InboundMessage):
+                self._message_needs(entry, said, needs)
             elif isinstance(said, DeliveryUpdate):
-                if said.delivery_id is not None:
-                    needs.deliveries.add(said.delivery_id)
-                elif said.provider_message_id:
-                    needs.provider_ids.add(said.provider_message_id)
+                reports.need(said, needs)
+            elif isinstance(said, Altered):
+                needs.provider_ids.add(said.about)
+            elif isinstance(said, ConsentChanged):
+                needs.opt_outs.add((entry.known[0].kind, entry.known[0].value))
+
+    @staticmethod
+    def _message_needs(entry: Item, said: InboundMessage, needs: Needs) -> None:
+        for report in said.reports:
+            reports.need(report, needs)
+        if not entry.known:
+            return
+        if said.opts:
+            needs.opt_outs.add((entry.known[0].kind, entry.known[0].value))
+        if entry.answers is not None:
+            needs.tickets.add(entry.answers[0])
+        needs.mail_ids.update(mail_id for mail_id in (said.message_id, said.in_reply_to, *said.references[-10:]) if mail_id)
+        if said.quoted_id:
+            needs.provider_ids.add(said.quoted_id)
+        if entry.answers is not None or said.in_reply_to or said.references:
+            needs.rows.add(("participant", "value", entry.known[0].value))
 
     def decide(self, facts: Facts) -> Outcome:
         fresh = [
@@ -142,7 +154,8 @@ class Ingest:
         if not fresh:
             return Outcome(0, len(self.items))
         raw_id = self._keep_raw(facts)
-        stored = 0
+        stored = again = 0
+        aside: list[str] = []
         for entry in fresh:
             said = entry.said
             key = (self.channel_id, said.provider_key)
@@ -150,7 +163,13 @@ class Ingest:
                 continue
             facts.dedupe.add(key)
             facts.insert(Dedupe(self.channel_id, said.provider_key, facts.now))
-            if isinstance(said, InboundMessage):
+            if isinstance(said, InboundMessage) and not entry.known:
+                about = [reports.deliver(report, self.channel_id, facts, quoting=True) for report in said.reports]
+                if not any(about):
+                    aside.append("It is a notice about a mail, and none that we sent to that address.")
+            elif isinstance(said, InboundMessage) and self._is_second_copy(entry, said, facts):
+                again += 1
+            elif isinstance(said, InboundMessage):
                 stored += 1
                 self._message(entry, said, raw_id, facts)
             elif isinstance(said, Identified):
@@ -158,10 +177,26 @@ class Ingest:
             elif isinstance(said, HolderChanged):
                 reassign(entry.known, entry.present, f"notice:{self.channel_id}", facts)
             elif isinstance(said, DeliveryUpdate):
-                _delivery(said, self.channel_id, facts)
+                reports.deliver(said, self.channel_id, facts)
+            elif isinstance(said, Altered):
+                reports.alter(said, entry.known, self.channel_id, facts)
+            elif isinstance(said, ConsentChanged):
+                reports.consent(said, entry.known, self.channel_id, facts)
             else:
                 assert isinstance(said, Ignored)
-        return Outcome(stored, len(self.items) - len(fresh))
+        return Outcome(stored, len(self.items) - len(fresh) + again, tuple(aside))
+
+    def _is_second_copy(self, entry: Item, said: InboundMessage, facts: Facts) -> bool:
+        """Whether this mail has come to another of our mailboxes already. A Message-ID alone does not say so: some use one again."""
+        first = facts.by_mail_id.get(said.message_id) if said.message_id else None
+        own = facts.identifiers.get(entry.known[0].key)
+        return (
+            first is not None
+            and own is not None
+            and (first.direction, first.identifier_id) == ("in", own.id)
+            and first.channel_id != self.channel_id
+            and " ".join(first.text.split()) == " ".join(said.text.split())
+        )
 
     def _keep_raw(self, facts: Facts) -> int | None:
         raw = self.raw
@@ -184,10 +219,12 @@ class Ingest:
     def _message(self, entry: Item, said: InboundMessage, raw_id: int | None, facts: Facts) -> None:
         message_id = facts.new_id("message")
         sender = resolve(entry.known, said.sender_name, f"message:{message_id}", facts)
+        reports.heard_from(sender.identifier, facts)
         ticket, opens = self._ticket(entry, said, sender, facts)
+        owner = facts.live_customer(ticket.conversation_id)
         message = Message(
             id=message_id,
-            conversation_id=sender.customer.id,
+            conversation_id=owner.id,
             ticket_id=ticket.id,
             direction="in",
             status="received",
@@ -204,7 +241,12 @@ class Ingest:
             sent_at=said.sent_at,
             mail_id=said.message_id or None,
             in_reply_to=said.in_reply_to,
+            provider_id=said.external_id or None,
             raw_id=raw_id,
+            placed=owner is not sender.customer,
+            reply_text=said.reply_text,
+            quoted_id=said.quoted_id,
+            spam=json.dumps(dict(said.spam)) if said.spam else "",
         )
         facts.add_message(message)
         for value, given in entry.copies:
@@ -232,17 +274,17 @@ class Ingest:
             if state == "pending":
                 facts.emit(
                     "attachment.announced",
-                    customer_id=sender.customer.id,
+                    customer_id=owner.id,
                     message_id=message_id,
                     data=json.dumps({"id": file.id, "channel_id": self.channel_id}),
                 )
         if said.unchecked:
             told = json.dumps({"channel_id": self.channel_id})
-            facts.emit("message.unchecked", customer_id=sender.customer.id, ticket_id=ticket.id, message_id=message_id, data=told)
+            facts.emit("message.unchecked", customer_id=owner.id, ticket_id=ticket.id, message_id=message_id, data=told)
         self._touch(ticket, message, said, sender, opens, facts)
         facts.emit(
             "message.received",
-            customer_id=sender.customer.id,
+            customer_id=owner.id,
             ticket_id=message.ticket_id,
             message_id=message_id,
         )
@@ -250,21 +292,37 @@ class Ingest:
     def _ticket(self, entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> tuple[Ticket, str]:
         """The message's ticket and what happens to it: `opens`, `moves` (it may reopen) or `rests`."""
         own = facts.tickets_of[sender.customer.id]
-        preferred = _answered(entry, said, sender, facts)
+        standing = threading.stand(said, entry.known[0], sender.customer, threading.pointers(said, entry.answers, facts), facts)
+        preferred = standing.ticket
         if said.automatic:
             # A machine's mail never opens or reopens anything. From a stranger it stands on a ticket that is over already: it holds
             # nobody and calls nobody, and still is found in a view (some contact forms mark what people wrote as automatic).
             return preferred or tickets.latest(own) or self._new_ticket(said, sender, "resolved", facts), "rests"
+        if standing.review:
+            return self._for_review(said, sender, standing, facts)
+        if preferred is None and facts.policy.channels[self.channel_id].mails:
+            preferred = threading.by_subject(said, own)
         chosen = tickets.choose(own, preferred, facts.now, facts.policy)
         if opt_outs.matters(said.opts, entry.known[0], self.channel_id, facts):  # a stop word asks for nothing but to be heeded
             return chosen or preferred or tickets.latest(own) or self._new_ticket(said, sender, "resolved", facts), "rests"
-        if tickets.is_bare_thanks(said.text) and not said.attachments:
+        if tickets.is_bare_thanks(words_of(said)) and not said.attachments:
             thanked = chosen or preferred or tickets.latest(own)
             if thanked is not None and not tickets.is_unresolved(thanked):
                 return thanked, "rests"
         if chosen is not None:
             return chosen, "moves"
         return self._new_ticket(said, sender, "open", facts), "opens"
+
+    def _for_review(self, said: InboundMessage, sender: Sender, standing: threading.Standing, facts: Facts) -> tuple[Ticket, str]:
+        """A ticket of its own, where an agent decides; more of the same goes there too. What they judged once is not asked again."""
+        of = standing.review_of.id if standing.review_of is not None else None
+        own = [ticket for ticket in facts.tickets_of[sender.customer.id] if tickets.is_unresolved(ticket)]
+        for ticket in own:
+            if ticket.review_of == of and (ticket.review or of is None):
+                return ticket, "moves"
+        ticket = self._new_ticket(said, sender, "open", facts)
+        ticket.review, ticket.review_of = standing.review, of
+        return ticket, "opens"
 
     def _new_ticket(self, said: InboundMessage, sender: Sender, status: tickets.Status, facts: Facts) -> Ticket:
         ticket = Ticket(
@@ -286,15 +344,16 @@ class Ingest:
 
     def _touch(self, ticket: Ticket, message: Message, said: InboundMessage, sender: Sender, opens: str, facts: Facts) -> None:
         ticket.last_at = facts.now
-        ticket.preview = preview(said.text, said.subject, len(said.attachments))
+        ticket.preview = preview(words_of(said), said.subject, len(said.attachments))
         ticket.last_inbound_id = message.id
         ticket.version += 1
-        if not said.automatic and said.opts != "out":  # whoever says stop here is not answered here
+        # Whoever says stop here is not answered here; who was admitted to somebody's ticket does not become the one it is answered to.
+        if not said.automatic and said.opts != "out" and not message.placed:
             ticket.channel_id = self.channel_id
             ticket.identifier_id = sender.identifier.id
 
         def state(event: str) -> None:
-            facts.emit(event, customer_id=sender.customer.id, ticket_id=ticket.id, message_id=message.id)
+            facts.emit(event, customer_id=message.conversation_id, ticket_id=ticket.id, message_id=message.id)
 
         if opens == "opens":
             ticket.waiting_since = facts.now
@@ -314,34 +373,9 @@ class Ingest:
         facts.change(ticket)
 
 
-def _answered(entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> Ticket | None:
-    """The ticket this message answers, by our signed reply token or by a quoted Message-ID, if it is the sender's own.
-
-    A ticket of somebody else opens nothing, whatever was quoted (law 10): then the message stands on its own.
-    """
-    candidates: list[int] = []
-    if entry.answers is not None:
-        candidates.append(entry.answers)
-    for mail_id in (said.in_reply_to, *reversed(said.references)):
-        quoted = facts.by_mail_id.get(mail_id) if mail_id else None
-        if quoted is not None and quoted.ticket_id is not None:
-            candidates.append(quoted.ticket_id)
-    for ticket_id in candidates:
-        ticket = facts.tickets.get(ticket_id)
-        if ticket is not None and facts.live_customer(ticket.conversation_id).id == sender.customer.id:
-            return ticket
-    return None
-
-
-def _delivery(said: DeliveryUpdate, channel_id: int, facts: Facts) -> None:
-    delivery = facts.deliveries.get(said.delivery_id) if said.delivery_id is not None else None
-    if delivery is not None and delivery.kind != "reply":
-        return
-    message = facts.messages.get(delivery.subject_id) if delivery is not None else facts.by_provider_id.get(said.provider_message_id)
-    # A provider can tell of what was sent through it, and of nothing else.
-    if message is None or message.direction != "out" or message.channel_id != channel_id:
-        return
-    states.report(message, delivery, said, facts)
+def words_of(said: InboundMessage) -> str:
+    """What they wrote this time."""
+    return said.text if said.reply_text is None else said.reply_text
 
 
 def preview(text: str, subject: str = "", files: int = 0) -> str:

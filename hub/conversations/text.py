@@ -10,7 +10,10 @@ from hub.contract import Attachment, Inbound
 
 # PostgreSQL's text holds no NUL, and no database holds half of a surrogate pair; JSON and mail can spell both.
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
-_TEXTS = ("provider_key", "text", "html", "subject", "sender_name", "message_id", "in_reply_to", "doubt", "error", "provider_message_id")
+_TEXTS = (
+    *("provider_key", "text", "html", "subject", "sender_name", "message_id", "in_reply_to", "doubt", "error", "provider_message_id"),
+    *("reply_text", "external_id", "quoted_id", "about", "words", "recipient", "mail_id"),
+)
 
 Said = TypeVar("Said", bound=Inbound)
 

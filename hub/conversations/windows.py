@@ -16,6 +16,13 @@ def is_open(rule: ChannelRule, heard_at: int | None, now: int) -> bool:
     return not rule.window or (heard_at is not None and now - heard_at < rule.window)
 
 
+def closes_in(rule: ChannelRule, heard_at: int | None, now: int) -> int | None:
+    """Microseconds until the channel takes no free text any more; 0 where it takes none now, None where it always does."""
+    if not rule.window:
+        return None
+    return max(0, heard_at + rule.window - now) if heard_at is not None else 0
+
+
 def why_shut(rule: ChannelRule) -> str:
     """Why nothing can be written there now, as a sentence for an agent."""
     hours = rule.window // HOUR

@@ -18,22 +18,33 @@ WORDS_KEPT = 300  # characters of what was said
 
 
 def note(
-    out: bool, claim: Known, channel_id: int, message_id: int, facts: Facts, *, customer_id: int, words: str = "", actor: str = ""
+    out: bool,
+    claim: Known,
+    channel_id: int,
+    message_id: int | None,
+    facts: Facts,
+    *,
+    customer_id: int | None,
+    words: str = "",
+    actor: str = "",
+    scope: str = "all",
 ) -> bool:
     """Keep a STOP, or end it; whether that is new. A stop is believed of anybody; only who proved the address may take it back.
-    `actor` is the agent who read it so in the customer's own `words`."""
+    `actor` is the agent who read it so in the customer's own `words`. One of `scope` marketing leaves support free to write, and neither
+    ends the other."""
     known = facts.opt_outs.setdefault((claim.kind, claim.value), [])
-    standing = [row for row in known if row.channel_id == channel_id and row.ended_at is None]
+    standing = [row for row in known if row.channel_id == channel_id and row.ended_at is None and row.scope == scope]
     said = {
         "kind": NAMED.get(claim.kind, claim.kind),
         "value": claim.value,
         "channel_id": channel_id,
         "words": words[:WORDS_KEPT],
         "by": actor,
+        "scope": scope,
     }
     if out and not standing:
         row = OptOut(facts.new_id("opt_out"), channel_id, claim.kind, claim.value, facts.now, message_id)
-        row.words, row.actor = words[:WORDS_KEPT], actor
+        row.words, row.actor, row.scope = words[:WORDS_KEPT], actor, scope
         facts.insert(row)
         known.append(row)
         facts.emit("optout.recorded", customer_id=customer_id, message_id=message_id, data=json.dumps(said))
@@ -63,4 +74,4 @@ def opted_out(identifier: Identifier, channel_id: int, facts: Facts) -> OptOut |
 
 
 def active(rows: Iterable[OptOut], channel_id: int) -> OptOut | None:
-    return next((row for row in rows if row.channel_id == channel_id and row.ended_at is None), None)
+    return next((row for row in rows if row.channel_id == channel_id and row.ended_at is None and row.scope == "all"), None)

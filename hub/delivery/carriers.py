@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from sqlalchemy import BindParameter, bindparam, select
+from sqlalchemy import BindParameter, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from hub.contract import Channel, Http, OutboundAttachment, OutboundMessage, Place, Refused, TryLater
+from hub.contract import Channel, Http, OutboundAttachment, OutboundMessage, Place, Refused, TemplateUse, TryLater
 from hub.conversations.wording import customer_name
 from hub.delivery.attempt import preparing
 from hub.delivery.works import Finish, finish
@@ -50,6 +50,9 @@ REPLY = (
         message.mail_id,
         message.conversation_id,
         message.automatic,
+        message.subject,
+        message.template,
+        message.quoted_id,
         identifier.address,
         agent.name.label("agent_name"),
         select(attachment.message_id).where(attachment.message_id == message.id).limit(1).scalar_subquery().label("has_files"),
@@ -71,7 +74,7 @@ SAW = (
     .where(message.mail_id == bindparam("mail_id"), message.conversation_id == bindparam("conversation_id"))
 )
 EARLIER_MAILS = (
-    select(message.mail_id, message.subject, message.direction, message.text)
+    select(message.mail_id, message.subject, message.direction, func.coalesce(message.reply_text, message.text).label("text"))
     .where(
         message.conversation_id == bindparam("conversation_id"),
         message.ticket_id == bindparam("ticket_id"),
@@ -160,13 +163,16 @@ class ReplyCarrier:
         http: Http,
         reply_token: Callable[[int, int], str],
         file_url: Callable[[str], str],
+        dressed: Callable[[BoundChannel, OutboundMessage], OutboundMessage] = lambda bound, mail: mail,
     ) -> None:
+        """`dressed` gives a mail its HTML and its footer."""
         self._channels = channels
         self._reader = reader
         self._blobs = blobs
         self._http = http
         self._reply_token = reply_token
         self._file_url = file_url
+        self._dressed = dressed
 
     async def carry(self, delivery: Delivery) -> Finish:
         with preparing():
@@ -195,9 +201,14 @@ class ReplyCarrier:
             callback_url=f"{bound.place.inbound_url}?delivery={delivery.id}",
             sender_name=row.agent_name or "",
             automatic=bool(row.automatic),
+            quoted_id=row.quoted_id,
+            template=TemplateUse(**json.loads(row.template)) if row.template else None,
         )
         if not bound.rule.mails:
             return outgoing
+        if row.ticket_id is None:  # a notice nobody asked for: it answers nothing
+            subject = row.subject or "A message for you"
+            return self._dressed(bound, replace(outgoing, subject=subject, message_id=row.mail_id or ""))
         asked = {"id": delivery.subject_id, "conversation_id": row.conversation_id, "ticket_id": row.ticket_id}
         earlier = await self._reader.all(EARLIER_MAILS, asked | {"identifier_id": row.identifier_id})
         copies = await self._reader.all(COPIES, {"id": delivery.subject_id})
@@ -207,7 +218,7 @@ class ReplyCarrier:
         if copies and quoted:
             saw = await self._reader.all(SAW, {"mail_id": answered.in_reply_to, "conversation_id": row.conversation_id})
             quoted = quoted if {copy.value for copy in copies} <= {one.value for one in saw} else ""
-        return replace(
+        mail = replace(
             outgoing,
             subject=answered.subject or f"Your request #{row.ticket_id}",
             message_id=row.mail_id or "",
@@ -217,6 +228,7 @@ class ReplyCarrier:
             cc=tuple(copy.address for copy in copies),
             reply_token=self._reply_token(row.ticket_id, row.identifier_id),
         )
+        return self._dressed(bound, mail)
 
 
 def _read(blobs: Blobs, sha256: str) -> Callable[[], bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hub.contract import DeliveryUpdate
+from hub.contract import DeliveryEvent, DeliveryUpdate
 from hub.storage.facts import Facts
 from hub.storage.records import Delivery, Message
 
@@ -57,9 +57,11 @@ def report(message: Message, delivery: Delivery | None, said: DeliveryUpdate, fa
     if said.provider_message_id and message.provider_id is None:
         message.provider_id = said.provider_message_id
         facts.change(message)
-    if after == message.status:
+    # A mail on its way may be delayed, one that arrived be called spam: said beside the state it is in.
+    aside = said.event in (DeliveryEvent.DEFERRED, DeliveryEvent.COMPLAINED) and after in ("sent", "delivered", "read")
+    if after == message.status and not (aside and said.error != message.error):
         return
     message.status = after
-    message.error = said.error if after == "failed" else ""
+    message.error = said.error if after == "failed" or aside else ""
     facts.change(message)
     facts.emit("message.updated", customer_id=message.conversation_id, ticket_id=message.ticket_id, message_id=message.id)

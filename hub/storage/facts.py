@@ -84,10 +84,11 @@ class Needs:
     bonds: set[int] = field(default_factory=set)  # customers that may be parted or joined: what they are made of
     opt_outs: set[tuple[str, str]] = field(default_factory=set)  # (kind, value)
     attributes: bool = False  # the homes of the identifiers read, and what is on record of them
-    ways_out: bool = False  # the opt-outs of every identifier of the customers read
+    ways_out: bool = False  # of every identifier of the customers read: its opt-outs, and when it was last heard from on each channel
     tickets: set[int] = field(default_factory=set)
     messages: set[int] = field(default_factory=set)
     beside: set[int] = field(default_factory=set)  # messages read, of which the newest others on their tickets are wanted too
+    newest_in: set[int] = field(default_factory=set)  # tickets of which the customer's last message is wanted
     mail_ids: set[str] = field(default_factory=set)
     provider_ids: set[str] = field(default_factory=set)
     drafts: set[str] = field(default_factory=set)
@@ -127,6 +128,7 @@ class Facts:
         self.spread_of: dict[int, list[Spread]] = {}
         self.attributes_of: dict[int, list[Attribute]] = {}  # by home
         self.opt_outs: dict[tuple[str, str], list[OptOut]] = {}
+        self.heard: dict[tuple[int, int], int] = {}  # by channel and identifier, where a channel has a window: when they last wrote
         self.tickets: dict[int, Ticket] = {}
         self.tickets_of: dict[int, list[Ticket]] = {}
         self.messages: dict[int, Message] = {}
@@ -231,6 +233,8 @@ class Facts:
             self.by_mail_id.setdefault(row.mail_id, row)
         if row.draft_key is not None:
             self.by_draft[row.draft_key] = row
+        if row.provider_id is not None:
+            self.by_provider_id[row.provider_id] = row
         self._lay(row)
 
     def _lay(self, row: Message) -> None:

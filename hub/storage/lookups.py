@@ -90,6 +90,10 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
         | {m.conversation_id for m in facts.messages.values()}
         | {h.customer_id for h in facts.expiring}
     )
+    last = {t.last_inbound_id for id_ in needs.newest_in if (t := facts.tickets.get(id_)) is not None and t.last_inbound_id is not None}
+    if last - facts.messages.keys():
+        for row in (yield Query("messages", last - facts.messages.keys())):
+            _keep_message(facts, Message(*row))
     for identifier in found:
         _keep_identifier(facts, identifier)
     if customer_ids:
@@ -115,6 +119,9 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
         for row in (yield Query("opt_outs", {value for _, value in asked})):
             opt_out = OptOut(*row)
             facts.opt_outs.setdefault((opt_out.kind, opt_out.value), []).append(opt_out)
+    if needs.ways_out and facts.customers and any(rule.window for rule in facts.policy.channels.values()):
+        for channel_id, identifier_id, at in (yield Query("heard", list(facts.customers))):
+            facts.heard[(channel_id, identifier_id)] = at
     # The rows found by need and by neighbourhood are one object each.
     facts.asleep = [facts.tickets[t.id] for t in facts.asleep]
     held = {h.id: h for holds in facts.holds_of.values() for h in holds}

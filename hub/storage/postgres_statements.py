@@ -69,6 +69,10 @@ BY_KEYS = {
         "(SELECT l.id FROM ticket l WHERE l.conversation_id = t.conversation_id ORDER BY l.last_at DESC, l.id DESC LIMIT 1))"
     ),
     "holds_of": _select("hold", "customer_id = ANY($1::bigint[]) AND released_at IS NULL"),
+    "heard": (
+        "SELECT channel_id, identifier_id, max(created_at) FROM message WHERE direction = 'in' AND channel_id IS NOT NULL "
+        "AND conversation_id = ANY($1::bigint[]) GROUP BY channel_id, identifier_id"
+    ),
     "messages": _select("message", _BY_ID),
     "beside": (
         f"SELECT {listed('message', 'm')} FROM message k JOIN message m ON m.conversation_id = k.conversation_id "  # noqa: S608

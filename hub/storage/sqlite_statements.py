@@ -74,6 +74,10 @@ CANNOT_LINKS = f"{_select('cannot_link', f'left_id {_IN}')} UNION {_select('cann
 SPREAD = f"{SPREAD_COLUMNS} conversation_id {_IN} {SPREAD_REST}"
 ATTRIBUTES_OF = _select("attribute", f"customer_id {_IN} ORDER BY id")
 OPT_OUTS = _select("opt_out", f"value {_IN} AND ended_at IS NULL ORDER BY id")
+HEARD = (
+    "SELECT channel_id, identifier_id, max(created_at) FROM message WHERE direction = 'in' AND channel_id IS NOT NULL "  # noqa: S608
+    f"AND conversation_id {_IN} GROUP BY channel_id, identifier_id"
+)
 MESSAGES = _select("message", f"id {_IN}")
 BESIDE = (
     f"SELECT {listed('message', 'm')} FROM message k JOIN message m ON m.conversation_id = k.conversation_id "  # noqa: S608
@@ -116,6 +120,7 @@ BY_KEYS = {
     "spread": SPREAD,
     "attributes_of": ATTRIBUTES_OF,
     "opt_outs": OPT_OUTS,
+    "heard": HEARD,
 }
 BY_ARGUMENTS = {"expiring": EXPIRING, "asleep": ASLEEP, "leased": LEASED, "quarantined": QUARANTINED}
 

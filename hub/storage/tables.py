@@ -206,7 +206,7 @@ Index("ix_ticket_review", _ticket.c.last_at, _ticket.c.id, sqlite_where=_ticket.
 
 class Participant(SQLModel, table=True):
     __tablename__ = "participant"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (Index("ix_participant_value", "value"), {"sqlite_with_rowid": False})
     ticket_id: int = Field(sa_column=Column(BigInteger(), primary_key=True))
     value: str = Field(sa_column=Column(Text(), primary_key=True))
     address: str = Field(sa_column=words())

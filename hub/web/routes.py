@@ -24,6 +24,7 @@ from hub.web import (
     inbox,
     live,
     proof,
+    review,
     satisfaction,
     security,
     settings,
@@ -83,6 +84,7 @@ def build(hub: Hub) -> web.Application:
         satisfaction,
         surveys,
         proof,
+        review,
     ):
         pages.add_routes(app)
     return app

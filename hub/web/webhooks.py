@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from sqlalchemy import select
 
-from hub.contract import Answer, Inbound, Request, Unparseable, Verdict
+from hub.contract import Answer, Challenged, Expands, Inbound, Refused, Request, TryLater, Unparseable, Verdict
 from hub.conversations.ingest import Ingest, Outcome, Raw
 from hub.conversations.intake import prepare
 from hub.conversations.quarantine import OVERSIZE, SIGNATURE, UNPARSEABLE, Keep, Settle, Verified
@@ -80,9 +80,26 @@ async def inbound(request: web.Request) -> web.Response:
     return web.Response(status=answer.status, text=answer.body, content_type=answer.content_type)
 
 
+@routes.get("/in/{channel}")
+async def challenge(request: web.Request) -> web.Response:
+    """Some providers ask by GET whether this address is ours before they send anything to it."""
+    hub = request.app[HUB]
+    bound = hub.channels.get(request.match_info["channel"])
+    if bound is None or not isinstance(bound.connector, Challenged):
+        raise web.HTTPNotFound(text="There is no such channel, or its provider asks nothing by GET.\n")
+    answer = bound.connector.challenge(as_seen(request, b"", hub.settings.server.public_url))
+    return web.Response(status=answer.status, text=answer.body, content_type=answer.content_type)
+
+
 async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
     """One webhook from verification to COMMIT. Raises StorageBusy or OSError where nothing was stored."""
     connector = bound.connector
+    if isinstance(connector, Expands):
+        try:
+            await connector.prepare(seen, hub.http)
+        except TryLater as error:
+            log.warning("webhook cannot be verified yet", channel=bound.rule.name, error=str(error))
+            return Answer(503, "What it is verified with cannot be fetched now. Try again.")
     verdict = connector.verify(seen, time.time())
     if verdict is Verdict.NO_KEY:
         log.error("no key to verify with; nothing accepted", channel=bound.rule.name)
@@ -94,7 +111,18 @@ async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
         unproven = answers.bad_signature_until_verified if bound.state.verified_at is None else None
         return Answer(unproven or answers.bad_signature, "The signature does not verify.")
     trusted = verdict is Verdict.GOOD
-    fault, _ = await _understand(hub, bound, seen, verdict)
+    if trusted and isinstance(connector, Expands):
+        try:
+            seen = await connector.expand(seen, hub.http)
+        except TryLater as error:
+            log.warning("webhook points to what cannot be fetched yet", channel=bound.rule.name, error=str(error))
+            return Answer(503, "What it points to cannot be fetched now. Try again.")
+        except (Unparseable, Refused) as error:
+            await hub.writer.run(await _keep(hub, bound, seen, UNPARSEABLE, str(error), whole=True))
+            return connector.answers.ok
+    fault, outcome = await _understand(hub, bound, seen, verdict)
+    if not fault and outcome is not None and outcome.aside:
+        fault = outcome.aside[0]
     if fault:
         # What did not verify when it came must do so before it is replayed: nobody's word may gain weight by being unreadable.
         kind = UNPARSEABLE if trusted else SIGNATURE

@@ -126,6 +126,7 @@ TABLE: dict[str, str] = {
     "OPTIONS /chat/{channel}/files/{attachment_id}": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/code": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/code/{id}": "404 204 404 404 404 404",
+    "GET /in/{channel}": "404 404 404 404 404 404",  # a chat asks nothing by GET
     # what acts, in an order in which each finds something to act upon
     "POST /in/{channel}": "401 200 401 401 401 401",
     "POST /rooms/{room}": "401 401 401 401 401 401",

@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("ticket_id", "value", name=op.f("pk_participant")),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_participant_value", "participant", ["value"])
     op.create_table(
         "message_change",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
