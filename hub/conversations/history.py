@@ -15,6 +15,7 @@ from hub.storage.tables import metadata
 
 ticket = metadata.tables["ticket"]
 message = metadata.tables["message"]
+message_change = metadata.tables["message_change"]
 identifier = metadata.tables["identifier"]
 evidence = metadata.tables["evidence"]
 attachment = metadata.tables["attachment"]
@@ -38,10 +39,11 @@ def messages(customer_id: int, before: int | None = None, limit: int = 50, since
 
     `before` pages back; `since` (a message id) reaches back to a little before that message instead, 500 messages at most.
     """
-    columns = [column for column in message.c if column.name not in ("text", "html", "raw_id", "draft_key")]
+    columns = [column for column in message.c if column.name not in ("text", "reply_text", "html", "raw_id", "draft_key")]
     statement = select(
         *columns,
         func.substr(message.c.text, 1, TEXT_SHOWN).label("text"),
+        func.substr(message.c.reply_text, 1, TEXT_SHOWN).label("reply_text"),
         (func.length(message.c.text) > TEXT_SHOWN).label("cut"),
         message.c.html.is_not(None).label("has_html"),
         identifier.c.kind,
@@ -89,6 +91,9 @@ TOLD = (
     "optout.recorded",
     "optout.withdrawn",
     "send.seen",
+    "participant.admitted",
+    "participant.dismissed",
+    "ticket.reviewed",
 )
 # The predicate of the partial index, word for word: as a list of bound values SQLite would not recognise it.
 _by_customer = next(index for index in event.indexes if index.name == "ix_event_customer_id")
@@ -132,6 +137,32 @@ def attachments(message_ids: Sequence[int]) -> Select[Any]:
     )
 
 
+def changes(message_ids: Sequence[int]) -> Select[Any]:
+    """What was done to these messages since they were said, oldest first."""
+    columns = (
+        message_change.c.message_id,
+        message_change.c.what,
+        message_change.c.text,
+        message_change.c.identifier_id,
+        message_change.c.at,
+    )
+    return select(*columns).where(message_change.c.message_id.in_(message_ids)).order_by(message_change.c.id).limit(1_000)
+
+
+def heard(customer_id: int) -> Select[Any]:
+    """When the customer last wrote on each channel from each address, wherever an agent may have put it."""
+    own = select(identifier.c.id).where(identifier.c.customer_id == customer_id)
+    here = select(message.c.channel_id, message.c.identifier_id, message.c.created_at).where(
+        message.c.conversation_id == customer_id, message.c.direction == "in", message.c.channel_id.is_not(None)
+    )
+    elsewhere = select(message.c.channel_id, message.c.identifier_id, message.c.created_at).where(
+        message.c.placed, message.c.identifier_id.in_(own), message.c.direction == "in", message.c.channel_id.is_not(None)
+    )
+    said = union_all(here, elsewhere).subquery()
+    latest = func.max(said.c.created_at).label("at")
+    return select(said.c.channel_id, said.c.identifier_id, latest).group_by(said.c.channel_id, said.c.identifier_id)
+
+
 def moment_of(message_id: int) -> Select[Any]:
     """When a message was stored."""
     return select(message.c.created_at).where(message.c.id == message_id)
@@ -156,7 +187,7 @@ def identifiers(customer_id: int) -> Select[Any]:
     """A customer's identifiers, then what they merely claimed (`own` false), of whoever it is: at most 60."""
     names = (
         *("id", "kind", "site", "value", "standing", "proof", "address"),
-        *("first_seen", "last_proof_at", "home_id", "customer_id", "shared_at", "ended_at"),
+        *("first_seen", "last_proof_at", "home_id", "customer_id", "shared_at", "ended_at", "bounced_at", "bounce"),
     )
     columns = [identifier.c[name] for name in names]
     own = select(*columns, literal(1).label("own")).where(identifier.c.customer_id == customer_id)
@@ -198,7 +229,16 @@ def opt_outs(customer_ids: Sequence[int]) -> Select[Any]:
     """The addresses of these customers that must not be written to, each with its channel."""
     same = and_(opt_out.c.value == identifier.c.value, opt_out.c.kind == identifier.c.kind)
     return (
-        select(identifier.c.customer_id, opt_out.c.id, opt_out.c.channel_id, opt_out.c.kind, opt_out.c.value, opt_out.c.at, opt_out.c.actor)
+        select(
+            identifier.c.customer_id,
+            opt_out.c.id,
+            opt_out.c.channel_id,
+            opt_out.c.kind,
+            opt_out.c.value,
+            opt_out.c.at,
+            opt_out.c.actor,
+            opt_out.c.scope,
+        )
         .distinct()  # a value may be known twice, proven and merely said, and is one address
         .select_from(identifier.join(opt_out, same))
         .where(identifier.c.customer_id.in_(customer_ids), opt_out.c.ended_at.is_(None))

@@ -7,13 +7,14 @@ stands before the message that caused it, else by its time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Any
 
 from hub.conversations import wording
 from hub.conversations.stopping import wants_no_more
 
+ANSWERED = 120  # characters shown of a message that is quoted
 TOGETHER = 180 * 1_000_000  # messages of one person within so many microseconds share one heading
 
 
@@ -71,6 +72,12 @@ class Said:
     retry: str  # `failed` or `unknown` where a person may send it again, else empty
     joined: bool  # continues what stands above it: no heading of its own
     stops: bool = False  # sounds like a wish to be written to no more
+    reactions: tuple[str, ...] = ()
+    edited: tuple[tuple[str, bool], ...] = ()  # the latest wording, where they changed it
+    deleted: bool = False  # they took it back; it is kept
+    answers: str = ""  # the beginning of the message it quotes
+    template: bool = False
+    mailed: bool = False  # a mail that came in: its original can be had
 
 
 Line = Day | Happening | Said
@@ -102,6 +109,7 @@ def arrange(
     now: int,
     zone: tzinfo,
     above: Any = None,
+    changes: Iterable[Any] = (),
 ) -> list[Line]:
     """The lines of a timeline, oldest first; `above` is the message before the first one, if there is one."""
     of: dict[int, list[File]] = {}
@@ -111,6 +119,10 @@ def arrange(
             row.id, wording.file_name(row.name), wording.size(row.size), bool(row.inline or row.content_id), picture, row.state, row.error
         )
         of.setdefault(row.message_id, []).append(shown)
+    done: dict[int, list[Any]] = {}
+    for change in changes:
+        done.setdefault(change.message_id, []).append(change)
+    said = {row.provider_id: row.text if row.reply_text is None else row.reply_text for row in messages if row.provider_id}
     lines: list[Line] = []
     # What came with a joined record was not let go: its holds go on here.
     events = [row for row in events if not (row.type == "hold.released" and "joined_into" in wording.told(row.data))]
@@ -129,16 +141,43 @@ def arrange(
             lines.append(Happening(f"event-{row.seq}", wording.EVENT_ICON.get(row.type, "dot"), text, row.at))
             last = None
         else:
-            lines.append(_said(row, last, subject, tuple(of.get(row.id, ())), customer, agents))
+            line = _said(row, last, subject, tuple(of.get(row.id, ())), customer, agents)
+            lines.append(replace(line, answers=_line(said.get(row.quoted_id, "")), **_changed(done.get(row.id, ()))))
             last, subject = row, row.subject or subject
     return lines
+
+
+def _changed(changes: Sequence[Any]) -> dict[str, Any]:
+    """What was done to a message, as it stands: the latest of a kind and person counts."""
+    reactions = {change.identifier_id: change.text for change in changes if change.what == "reaction"}
+    edits = [change.text for change in changes if change.what == "edit"]
+    return {
+        "reactions": tuple(text for text in reactions.values() if text),
+        "edited": tuple(wording.pieces(edits[-1])) if edits else (),
+        "deleted": any(change.what == "deletion" for change in changes),
+    }
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= ANSWERED else line[: ANSWERED - 1] + "\u2026"
+
+
+def _shown(row: Any) -> tuple[str, str]:
+    """What a message says this time, and what of it is folded away: the whole mail, where it quotes or is signed."""
+    if row.direction != "in":
+        return row.text, ""
+    if row.reply_text is not None:
+        return row.reply_text, row.text
+    end = wording.quoted_from(row.text)
+    return row.text[:end].rstrip(), row.text[end:].strip("\r\n")
 
 
 def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: str, agents: Mapping[int, str]) -> Said:
     nobody = "Sent by itself" if row.automatic else "An agent"
     author = agents.get(row.agent_id, nobody) if row.direction != "in" else _sender(row.sender_name, customer)
     status, tone = wording.MESSAGE_STATUS.get(row.status, ("", "calm"))
-    end = wording.quoted_from(row.text) if row.direction == "in" else len(row.text)
+    own, folded = _shown(row)
     joined = (
         last is not None
         and (last.direction, last.agent_id, last.channel_id, last.identifier_id, last.proof, last.automatic)
@@ -155,8 +194,8 @@ def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: 
         channel_id=row.channel_id,
         # A mail thread repeats its subject with every answer: shown when it is new.
         subject=row.subject if wording.bare_subject(row.subject) != wording.bare_subject(subject) else "",
-        text=tuple(wording.pieces(row.text[:end].rstrip())),
-        quoted=row.text[end:].strip("\r\n"),
+        text=tuple(wording.pieces(own)),
+        quoted=folded,
         cut=bool(row.cut),
         has_html=bool(row.has_html),
         status=status,
@@ -170,7 +209,9 @@ def _said(row: Any, last: Any, subject: str, files: tuple[File, ...], customer: 
         files=files,
         retry=row.status if row.direction == "out" and row.status in ("failed", "unknown") else "",
         joined=joined,
-        stops=row.direction == "in" and not row.automatic and wants_no_more(row.text[:end]),
+        stops=row.direction == "in" and not row.automatic and wants_no_more(own),
+        template=bool(row.template),
+        mailed=row.direction == "in" and row.mail_id is not None,
     )
 
 

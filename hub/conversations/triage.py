@@ -115,6 +115,8 @@ class MarkSpam:
         ticket.status = "resolved" if self.spam else "open"
         ticket.resolved_at = facts.now if self.spam else None
         ticket.snoozed_until = ticket.waiting_since = None
+        if self.spam:
+            ticket.review = ""
         ticket.version += 1
         facts.change(ticket)
         event = "ticket.spam" if self.spam else "ticket.reopened"

@@ -106,6 +106,9 @@ EVENT_ICON: dict[str, str] = {
     "optout.recorded": "stop",
     "optout.withdrawn": "play",
     "send.seen": "mail",
+    "participant.admitted": "user",
+    "participant.dismissed": "user-x",
+    "ticket.reviewed": "check",
 }
 
 
@@ -169,6 +172,9 @@ def describe(type: str, data: str, actor: str, ticket_id: int | None, names: Map
         "follow_up.refused": f"{said.get('key', '')} happened, but the customer was not told: {said.get('why', '')}",
         "follow_up.cancelled": f"The promise to follow up when {said.get('key', '')} was taken back{by}",
         "follow_up.expired": f"{said.get('key', '')} did not happen in time: the customer was promised to be told",
+        "participant.admitted": f"A mail that waited for review was admitted to {number[0].lower()}{number[1:]}{by}",
+        "participant.dismissed": f"Somebody may write to {number[0].lower()}{number[1:]} no more{by}",
+        "ticket.reviewed": f"{number} was reviewed{by}: it stands on its own",
         "suggestion.rejected": f"{actor or 'Somebody'} said that {other} is another person",
     }.get(type, plain(type))
 

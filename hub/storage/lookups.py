@@ -121,7 +121,7 @@ def look_up(needs: Needs, facts: Facts) -> Asking:
             facts.opt_outs.setdefault((opt_out.kind, opt_out.value), []).append(opt_out)
     if needs.ways_out and facts.customers and any(rule.window for rule in facts.policy.channels.values()):
         for channel_id, identifier_id, at in (yield Query("heard", list(facts.customers))):
-            facts.heard[(channel_id, identifier_id)] = at
+            facts.heard[(channel_id, identifier_id)] = max(at, facts.heard.get((channel_id, identifier_id), 0))
     # The rows found by need and by neighbourhood are one object each.
     facts.asleep = [facts.tickets[t.id] for t in facts.asleep]
     held = {h.id: h for holds in facts.holds_of.values() for h in holds}

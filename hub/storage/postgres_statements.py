@@ -71,7 +71,9 @@ BY_KEYS = {
     "holds_of": _select("hold", "customer_id = ANY($1::bigint[]) AND released_at IS NULL"),
     "heard": (
         "SELECT channel_id, identifier_id, max(created_at) FROM message WHERE direction = 'in' AND channel_id IS NOT NULL "
-        "AND conversation_id = ANY($1::bigint[]) GROUP BY channel_id, identifier_id"
+        "AND conversation_id = ANY($1::bigint[]) GROUP BY channel_id, identifier_id UNION ALL "
+        "SELECT channel_id, identifier_id, max(created_at) FROM message WHERE direction = 'in' AND channel_id IS NOT NULL AND placed "
+        "AND identifier_id IN (SELECT id FROM identifier WHERE customer_id = ANY($1::bigint[])) GROUP BY channel_id, identifier_id"
     ),
     "messages": _select("message", _BY_ID),
     "beside": (

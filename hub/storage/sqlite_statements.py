@@ -74,9 +74,12 @@ CANNOT_LINKS = f"{_select('cannot_link', f'left_id {_IN}')} UNION {_select('cann
 SPREAD = f"{SPREAD_COLUMNS} conversation_id {_IN} {SPREAD_REST}"
 ATTRIBUTES_OF = _select("attribute", f"customer_id {_IN} ORDER BY id")
 OPT_OUTS = _select("opt_out", f"value {_IN} AND ended_at IS NULL ORDER BY id")
+# What an agent gave to another customer was heard from its sender all the same.
 HEARD = (
     "SELECT channel_id, identifier_id, max(created_at) FROM message WHERE direction = 'in' AND channel_id IS NOT NULL "  # noqa: S608
-    f"AND conversation_id {_IN} GROUP BY channel_id, identifier_id"
+    f"AND conversation_id {_IN} GROUP BY channel_id, identifier_id UNION ALL "
+    "SELECT channel_id, identifier_id, max(created_at) FROM message WHERE direction = 'in' AND channel_id IS NOT NULL AND placed "
+    f"AND identifier_id IN (SELECT id FROM identifier WHERE customer_id {_IN}) GROUP BY channel_id, identifier_id"
 )
 MESSAGES = _select("message", f"id {_IN}")
 BESIDE = (

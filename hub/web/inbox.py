@@ -17,10 +17,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 from sqlalchemy.sql import Executable
 
-from hub.conversations import following_up, history, queries, timeline, wording
-from hub.conversations.commands import reachable
+from hub.conversations import following_up, history, queries, review, timeline, wording
 from hub.conversations.queries import VIEWS, Cursor, View
-from hub.conversations.ways import named, why_stop
 from hub.customers import preview, suggestions
 from hub.satisfaction import reports
 from hub.storage.search import FOUND_FROM, FOUND_TO
@@ -30,6 +28,7 @@ from hub.web.context import HUB, Hub
 from hub.web.pages import render
 from hub.web.tickets import number, zone_of
 from hub.web.visitors import CHAT
+from hub.web.ways_out import preferred, ways_out
 
 routes = web.RouteTableDef()
 
@@ -336,14 +335,18 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
     )
     joins, leaks, episodes, holds, ledger, attributes, alike, promises, surveys = known
     several = _several(identifiers)
-    proofs, called = await _read(
+    windowed = any(bound.rule.window for bound in hub.channels.values()) and "conversation" in asked.parts
+    proofs, called, heard, admitted = await _read(
         hub,
         history.proofs(customer_id) if several and "conversation" in asked.parts else None,
         preview.called({id_ for row in alike for id_ in (row.left_id, row.right_id)}) if alike else None,
+        history.heard(customer_id) if windowed else None,
+        review.participants(ticket.id) if ticket is not None else None,
     )
     name = wording.customer_name(head.name, head.kind, head.address)
     shown = await _timeline(hub, asked, customer_id, name, agents) if "conversation" in asked.parts else {}
-    reach = _reach(hub, identifiers, opt_outs, ticket, proofs)
+    wrote = {(row.channel_id, row.identifier_id): row.at for row in heard}
+    reach = ways_out(hub, ways(hub), identifiers, opt_outs, ticket, proofs, wrote, asked.now)
     return {
         "ticket": ticket,
         "missing": False,
@@ -362,7 +365,8 @@ async def _chosen(hub: Hub, asked: Asked) -> dict[str, Any]:
         "promises": promises,
         "survey": next(iter(surveys), None),
         "reach": reach,
-        "preferred": _preferred(reach, ticket),
+        "preferred": preferred(reach, ticket),
+        "participants": admitted,
         "draft_key": secrets.token_hex(16),
         **shown,
     }
@@ -389,56 +393,18 @@ async def _timeline(
     if before is not None:
         following = await hub.reader.first(history.moment_of(before))
         until = following.created_at if following is not None else None
-    events, files = await _read(
+    events, files, changes = await _read(
         hub,
         history.events(customer_id, page[0].created_at if above is not None else None, until) if page or before is None else None,
         history.attachments([row.id for row in page]) if page else None,
+        history.changes([row.id for row in page]) if page else None,
     )
     names = {agent.id: agent.name for agent in agents}
-    lines = timeline.arrange(page, list(events)[::-1], files, customer=name, agents=names, now=asked.now, zone=asked.zone, above=above)
+    lines = timeline.arrange(
+        page, list(events)[::-1], files, customer=name, agents=names, now=asked.now, zone=asked.zone, above=above, changes=changes
+    )
     inbound = [row.id for row in page if row.direction == "in"]
     return {"lines": lines, "older": page[0].id if above is not None else None, "seen": max(inbound, default=0)}
-
-
-def _reach(
-    hub: Hub, identifiers: Sequence[Any], opt_outs: Sequence[Any], ticket: Any, proofs: Sequence[tuple[int, int]]
-) -> list[dict[str, Any]]:
-    """Every way to write to the customer: a channel, and an address of theirs that it reaches; with what speaks against it."""
-    known = ways(hub)
-    own = [row for row in identifiers if row.own]
-    stopped = {(row.channel_id, row.kind, row.value): row for row in opt_outs}
-    last = next((row for row in own if ticket is not None and row.id == ticket.identifier_id), None)
-    found = []
-    for row in own:
-        doubt = why_stop(last, row, own, proofs) if ticket is not None else ""
-        for bound in hub.channels.values():
-            if reachable(bound.rule, row):
-                way = known[bound.rule.id]
-                found.append(
-                    {
-                        "value": f"{way.id}:{row.id}",
-                        "way": way,
-                        "identifier_id": row.id,
-                        "address": wording.address(row.kind, row.address or row.value),
-                        "unproven": row.proof in wording.UNPROVEN or row.standing == "asserted",
-                        "doubt": doubt,
-                        "elsewhere": f"They last wrote from {named(last)}." if last is not None and last.id != row.id else "",
-                        "stopped": stopped.get((way.id, row.kind, row.value)),
-                    }
-                )
-    return found
-
-
-def _preferred(reach: Sequence[dict[str, Any]], ticket: Any) -> str:
-    """The way out that is offered first: back to where the customer last wrote from, as `Reply` goes by itself."""
-    open_ways = [way for way in reach if way["stopped"] is None]
-    if ticket is None or not open_ways:
-        return ""
-
-    def distance(way: dict[str, Any]) -> tuple[bool, bool, bool]:
-        return (way["way"].id != ticket.channel_id, way["identifier_id"] != ticket.identifier_id, bool(way["doubt"]))
-
-    return str(min(open_ways, key=distance)["value"])
 
 
 def add_routes(app: web.Application) -> None:

@@ -23,6 +23,7 @@ from hub.web import (
     holds_stream,
     inbox,
     live,
+    message_templates,
     proof,
     review,
     satisfaction,
@@ -85,6 +86,7 @@ def build(hub: Hub) -> web.Application:
         surveys,
         proof,
         review,
+        message_templates,
     ):
         pages.add_routes(app)
     return app

@@ -10,18 +10,22 @@ import asyncio
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import tzinfo
 from typing import Any
 
 from aiohttp import web
 
+from hub.contract import TemplateUse
 from hub.conversations import commands, history, queries, wording
+from hub.conversations.segments import count, split
 from hub.delivery.works import Retry
 from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.storage.writer import StorageBusy
 from hub.web.auth import now_of, read_form, require_agent
 from hub.web.context import HUB
+from hub.web.message_templates import TEMPLATES
 from hub.web.pages import render
 
 routes = web.RouteTableDef()
@@ -124,6 +128,12 @@ async def reply(request: web.Request) -> web.StreamResponse:
         full = "The files could not be stored (is the disk full?) and nothing was sent. Your text is still here."
         return await refused(request, 503, full, text)
     channel_id, _, identifier_id = form.get("to", "").partition(":")
+    template = None
+    if form.get("template"):
+        try:
+            text, template = await _template(request, number(channel_id), form)
+        except Refusal as refusal:
+            return await refused(request, 409, str(refusal), text)
     work = commands.Reply(
         ticket_id,
         me,
@@ -134,13 +144,49 @@ async def reply(request: web.Request) -> web.StreamResponse:
         attachments=stored,
         seen_message_id=number(form.get("seen")),
         confirmed_way=form.get("confirmed_way") == "1",
+        cc=tuple(dict.fromkeys(re.findall(r"[^\s,;<>]+@[^\s,;<>]+", form.get("cc", "")))),
+        template=template,
+        quoted_message_id=number(form.get("quoted")),
+        continues=form.get("continues") == "1",
     )
-    answer = await run_command(request, work, kept=text)
+    parts = [text]
+    bound = request.app[HUB].channel(work.channel_id or 0)
+    if form.get("split") == "1" and bound is not None and len(text) > bound.connector.max_text and template is None:
+        parts = split(text, bound.connector.max_text)
+    # Each part is a message with a key of its own, so that sending all of it again sends none twice. The files go with the first.
+    works = [work if len(parts) == 1 else replace(work, text=parts[0], draft_key=f"{work.draft_key}-1")]
+    works += [replace(work, text=part, draft_key=f"{work.draft_key}-{n}", attachments=()) for n, part in enumerate(parts[1:], 2)]
+    answer = await run_command(request, works[0], kept=text)
+    for each in works[1:]:
+        if answer.status < 400:
+            answer = await run_command(request, each, kept=text)
     if answer.status < 400 and form.get("then") == "resolve":
         closing = await run_command(request, commands.Resolve(ticket_id, me))
         # Resolved already (a second click, or a colleague): the answer went, which is what was asked.
         return answer if closing.status == 409 else closing
     return answer
+
+
+async def _template(request: web.Request, channel_id: int | None, form: Mapping[str, str]) -> tuple[str, TemplateUse]:
+    """The template chosen (its id, `language`, a `variable.NAME` each), as the provider lists it now. Raises Refusal."""
+    hub = request.app[HUB]
+    bound = hub.channel(channel_id) if channel_id is not None else None
+    if bound is None:
+        raise Refusal("Choose the channel the template is sent by.")
+    variables = {name.removeprefix("variable."): value for name, value in form.items() if name.startswith("variable.")}
+    return await request.app[TEMPLATES].filled(hub, bound, form["template"], form.get("language", ""), variables)
+
+
+@routes.post("/compose/segments")
+async def segments(request: web.Request) -> web.StreamResponse:
+    """How a text goes as SMS: its encoding, and into how many parts it is cut; each part costs."""
+    require_agent(request)
+    text = (await read_form(request)).get("text", "")[:20_000].replace("\r\n", "\n").strip()
+    counted = count(text)
+    most = number((await read_form(request)).get("most")) or len(text)
+    told = {"segments": counted.segments, "encoding": counted.encoding, "units": counted.units, "left": counted.left_in_last}
+    told["messages"] = len(split(text, most)) if text else 0
+    return web.json_response(told | {"culprits": list(counted.culprits)[:10]})
 
 
 @routes.post(r"/tickets/{ticket_id:[0-9]{1,17}}/note")

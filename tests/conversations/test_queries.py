@@ -127,7 +127,7 @@ STATUSES = ("open", "pending", "snoozed", "resolved")
 async def test_the_pages_of_a_view_are_complete_ordered_and_without_doubles(path: Place, reader: Reader, view: str, limit: int) -> None:
     everything = [
         # Only four different times: most rows tie, and ids must break the tie.
-        ticket(n, status=STATUSES[n % 4], last_at=NOW + n % 3, assignee_id=(None, ME, OTHER)[n % 5 % 3])
+        ticket(n, status=STATUSES[n % 4], last_at=NOW + n % 3, assignee_id=(None, ME, OTHER)[n % 5 % 3], review="?" * (n % 7 == 0))
         for n in range(1, 62)
     ]
     put(path, [*person(1), Agent(ME, "a@x", "A", "x", "agent", NOW), Agent(OTHER, "b@x", "B", "x", "agent", NOW), *everything])
@@ -135,7 +135,8 @@ async def test_the_pages_of_a_view_are_complete_ordered_and_without_doubles(path
     wanted = [
         row.id
         for row in sorted(everything, key=lambda row: (-row.last_at, -row.id))
-        if row.status in chosen.statuses and (chosen.whose == "all" or row.assignee_id == (ME if chosen.whose == "mine" else None))
+        if row.status in chosen.statuses
+        and {"all": True, "mine": row.assignee_id == ME, "nobody": row.assignee_id is None, "review": bool(row.review)}[chosen.whose]
     ]
     assert wanted, "the case proves nothing without rows"
     found = await pages(reader, view, limit)
@@ -147,6 +148,7 @@ async def test_a_page_follows_the_index_and_never_sorts_a_whole_view(sqlite: Pat
     connection = sqlite3.connect(sqlite)
     for table, index, statement in (
         ("ticket", "ix_ticket_status_last_at", queries.tickets(VIEWS["open"], ME, NOW, Cursor(NOW, 5))[0]),
+        ("ticket", "ix_ticket_review", queries.tickets(VIEWS["review"], ME, NOW, Cursor(NOW, 5))[0]),
         ("message", "ix_message_conversation_id", history.messages(1, before=500)),
         ("event", "ix_event_customer_id", history.events(1, NOW, None)),
         ("hold", "ix_hold_customer_id", history.holds(1, NOW)),
@@ -189,7 +191,7 @@ async def test_counts_tell_views_apart_and_unread_is_my_own(path: Place, reader:
             ticket(1, assignee_id=ME, last_inbound_id=10),  # read up to 9: unread
             ticket(2, assignee_id=OTHER, last_inbound_id=11),  # read
             ticket(3, last_inbound_id=12),  # never opened: unread
-            ticket(4, status="snoozed", last_inbound_id=13),
+            ticket(4, status="snoozed", last_inbound_id=13, review="DMARC failed"),
             ticket(5, status="resolved", last_inbound_id=14),
             ticket(6, status="pending"),
             read(ME, 1, 9),
@@ -199,7 +201,7 @@ async def test_counts_tell_views_apart_and_unread_is_my_own(path: Place, reader:
     )
     counts = await reader.first(*queries.counts(ME))
     assert counts is not None
-    assert counts._asdict() == {"open": 4, "mine": 1, "unassigned": 2, "snoozed": 1, "resolved": 1, "all": 6, "unread": 2}
+    assert counts._asdict() == {"open": 4, "mine": 1, "unassigned": 2, "review": 1, "snoozed": 1, "resolved": 1, "all": 6, "unread": 2}
     rows = await reader.all(*queries.tickets(VIEWS["open"], ME, NOW))
     assert {row.id: bool(row.unread) for row in rows} == {1: True, 2: False, 3: True, 6: False}
 

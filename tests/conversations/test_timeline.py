@@ -20,7 +20,8 @@ def said(id: int, at: int, **more: Any) -> Any:
     values: dict[str, Any] = {
         "direction": "in", "status": "received", "text": "hi", "cut": False, "has_html": False, "channel_id": 1, "identifier_id": 1,
         "agent_id": None, "subject": "", "sender_name": "", "automatic": "", "doubt": "", "error": "",
-        "proof": "", "kind": "phone", "address": "",
+        "proof": "", "kind": "phone", "address": "", "reply_text": None, "provider_id": None,
+        "quoted_id": "", "template": "", "mail_id": None,
     }  # fmt: skip
     return SimpleNamespace(id=id, created_at=NOW + at, **{**values, **more})
 
@@ -224,3 +225,39 @@ def test_sizes_read_as_people_write_them(count: int, words: str) -> None:
 )
 def test_a_list_says_how_long_ago_as_short_as_it_can(seconds: int, words: str) -> None:
     assert wording.ago(NOW - seconds * 1_000_000, NOW, UTC) == words
+
+
+def lines(messages: list[Any], changes: list[Any] = []) -> list[Any]:  # noqa: B006 (never altered)
+    found = timeline.arrange(messages, [], [], customer="Ada", agents={}, now=NOW, zone=UTC, changes=changes)
+    return [line for line in found if isinstance(line, timeline.Said)]
+
+
+def test_what_they_wrote_this_time_is_shown_and_the_whole_mail_is_one_click_away() -> None:
+    [line] = lines([said(1, 0, text="Yes\n\n> Shall we?", reply_text="Yes")])
+    assert (line.text, line.quoted) == ((("Yes", False),), "Yes\n\n> Shall we?")
+    [line] = lines([said(1, 0, text="Yes")])
+    assert (line.text, line.quoted) == ((("Yes", False),), "")
+
+
+def test_a_message_bears_what_was_done_to_it_and_keeps_what_it_said() -> None:
+    def change(what: str, text: str = "", who: int = 1) -> Any:
+        return SimpleNamespace(message_id=1, what=what, text=text, identifier_id=who, at=NOW)
+
+    changes = [
+        change("reaction", "👍"),
+        change("reaction", "🎉"),
+        change("reaction", "👎", 2),
+        change("reaction", "", 2),
+        change("edit", "Once"),
+    ]
+    [line] = lines([said(1, 0, text="One")], changes)
+    assert (line.reactions, line.edited, line.deleted) == (("🎉",), (("Once", False),), False)
+    assert line.text == (("One", False),)
+    [line] = lines([said(1, 0, text="One")], [change("deletion")])
+    assert line.deleted
+    assert line.text == (("One", False),)
+
+
+def test_an_answer_names_what_it_answers() -> None:
+    first, second = lines([said(1, 0, text="Where is it?", provider_id="wamid.1"), said(2, 1, text="That one", quoted_id="wamid.1")])
+    assert (first.answers, second.answers) == ("", "Where is it?")

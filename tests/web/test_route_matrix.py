@@ -39,6 +39,7 @@ from hub.storage.records import (
     JoinLog,
     Message,
     OptOut,
+    Participant,
     Quarantine,
     Ticket,
 )
@@ -87,6 +88,8 @@ TABLE: dict[str, str] = {
     "GET /attachments/{attachment_id}": "303 303 303 200 200 200",
     "GET /messages/{message_id}/original": "303 303 303 200 200 200",
     "GET /messages/{message_id}/html": "303 303 303 200 200 200",
+    "GET /channels/{channel}/templates": "303 303 303 200 200 200",
+    "GET /messages/{message_id}/mail": "303 303 303 404 404 404",  # no mail: tests/web/test_review.py has one
     "GET /messages/{message_id}/text": "303 303 303 200 200 200",
     "GET /stream": "303 303 303 200 200 200",
     "GET /customers/suggestions": "303 303 303 200 200 200",
@@ -145,6 +148,9 @@ TABLE: dict[str, str] = {
     "POST /s/{survey}": "303 303 303 303 303 303",  # beside the sandbox an agent may play the customer
     "POST /api/v1/follow-ups/{key}": "401 401 200 401 401 401",
     "POST /tickets/{ticket_id}/reply": "401 401 401 204 204 403",
+    "POST /compose/segments": "401 401 401 200 200 403",
+    "POST /tickets/{ticket_id}/review": "401 401 401 204 204 403",
+    "POST /tickets/{ticket_id}/participants/dismiss": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/note": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/assign": "401 401 401 204 204 403",
     "POST /tickets/{ticket_id}/snooze": "401 401 401 204 204 403",
@@ -197,6 +203,9 @@ FORMS: dict[str, dict[str, str]] = {
     "POST /tickets/{ticket_id}/follow-ups": {"key": "parcel-back", "words": "It came back."},
     "POST /setup/{link}": {"password": "correct horse battery"},
     "POST /tickets/{ticket_id}/reply": {"text": "On its way", "draft_key": "draft-key-1"},
+    "POST /tickets/{ticket_id}/review": {"decision": "apart"},
+    "POST /tickets/{ticket_id}/participants/dismiss": {"value": "eve@other.example"},
+    "POST /compose/segments": {"text": "Hello"},
     "POST /tickets/{ticket_id}/note": {"text": "Mind the gap", "draft_key": "draft-key-2"},
     "POST /tickets/{ticket_id}/assign": {"assignee": "me"},
     "POST /tickets/{ticket_id}/snooze": {"for": "hour"},
@@ -231,6 +240,8 @@ PLACES: dict[str, dict[str, str]] = {
     "POST /customers/{customer_id}/identifiers/{identifier_id}/dismiss": {"identifier_id": "5"},
     "POST /customers/{customer_id}/identifiers/{identifier_id}/take-out": {"identifier_id": "4"},
     "POST /tickets/{ticket_id}/move": {"ticket_id": "2"},
+    "POST /tickets/{ticket_id}/review": {"ticket_id": "2"},
+    "GET /channels/{channel}/templates": {"channel": "whatsapp"},
 }
 QUERIES = {
     "GET /conversations/{customer_id}/older": "?before=2",
@@ -326,7 +337,21 @@ class House:
                     Identifier(4, "device", "", "d" * 32, "proven", 0, 1, "channel", "d" * 32, now, now, home_id=1),
                     Identifier(5, "email", "", "ana@other.example", "asserted", 0, None, "claimed", "ana@other.example", now, now),
                     Evidence(5, 4, 5, "claimed", "message:1", now),
-                    Ticket(2, 1, "resolved", "", "default", self.hub.channels["chat"].rule.id, 4, now, now, "", home_id=1),
+                    Ticket(
+                        2,
+                        1,
+                        "resolved",
+                        "",
+                        "default",
+                        self.hub.channels["chat"].rule.id,
+                        4,
+                        now,
+                        now,
+                        "",
+                        home_id=1,
+                        review="DMARC failed",
+                    ),
+                    Participant(1, "eve@other.example", "eve@other.example", ADMIN, now),
                     Message(1, 1, 1, "in", "received", "Hello", now, phone.id, 1, html="<p>Hello</p>"),
                     *(Message(n, 1, 1, "out", "failed", "Hi", now, phone.id, 1, ADMIN) for n in (2, 3)),
                     *(
@@ -375,7 +400,7 @@ class House:
 
     def fit(self, route: str, admin: Caller, visitor: Caller, token: Caller) -> Caller:
         """Who may use this route, so that what is answered is about the place it names."""
-        return visitor if "{channel}" in route else token if " /api/" in route else admin
+        return visitor if "{channel}" in route and "templates" not in route else token if " /api/" in route else admin
 
     def routes(self) -> list[str]:
         return [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource is not None]

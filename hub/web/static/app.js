@@ -82,7 +82,7 @@ function settle() {
   document.title = (unread ? `(${unread > 99 ? "99+" : unread}) ` : "") + document.title.replace(/^\(\d+\+?\) /, "");
   freshen();
   const form = $("[data-composer]");
-  if (form?.dataset.mode) askWay(form);
+  if (form?.dataset.mode) { askWay(form); form.dispatchEvent(new CustomEvent("hub:composer", { bubbles: true })); }
   $$("[data-older], [data-more]").forEach((link) => nearing.observe(link));
   const customer = $(".customer");
   if (customer && !customer.firstElementChild) delete document.body.dataset.customerOpen;
@@ -258,6 +258,7 @@ function setMode(form, mode) {
   area.setAttribute("aria-label", area.placeholder);
   measure(form);
   askWay(form);
+  form.dispatchEvent(new CustomEvent("hub:composer", { bubbles: true }));
 }
 
 // An answer by an address that nothing proves to be the same person's waits for the agent's word; the server asks too.
@@ -339,6 +340,9 @@ async function send(form, button) {
   body.set("text", text);
   body.set("draft_key", key);
   if (mode === "reply" && tick?.checked) body.set("confirmed_way", "1");
+  if (mode === "reply" && form.dataset.split !== undefined) body.set("split", "1");
+  const extras = mode === "reply" ? $$("[data-copies] input, [data-continues] input:checked, [data-template] :is(input, select), [data-answering] input", form) : [];
+  for (const extra of extras) if (extra.name && !extra.closest("[hidden]")) body.set(extra.name, extra.value);
   if (button?.name === "then") body.set("then", button.value);
   carried.forEach((file) => body.append("file", file, file.name));
   refuse(form, "");
@@ -350,6 +354,7 @@ async function send(form, button) {
   if (answer.ok) {
     const later = area.value.trim() && form.dataset.mode === mode;
     store.set(name, null);
+    form.dispatchEvent(new CustomEvent("hub:sent", { bubbles: true }));
     if (later && form.isConnected) saveDraft(form);
     await refresh();
   } else if (form.isConnected) {
