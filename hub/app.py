@@ -271,7 +271,7 @@ class Running:
         for name, (own, connector, place) in built.channels.items():
             state = states[name]
             rule = channel_rule(state.id, name, own, connector)
-            channels[name] = BoundChannel(rule, place, connector, state, observes=own.signature == "observe")
+            channels[name] = BoundChannel(rule, place, connector, state, observes=own.signature == "observe", settings=own)
         policy = Policy(
             reopen_within=int(settings.conversations.reopen_within_days * DAY),
             hold_lease=int(settings.holds.lease_days * DAY),
@@ -463,6 +463,7 @@ class Running:
             ending.append(hub.outbox.stop(DRAIN))
         await asyncio.gather(*ending)
         if hub is not None:
+            await hub.reading.close()
             for room in hub.rooms.values():
                 await room.close()
         if self.sandbox is not None:

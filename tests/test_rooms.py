@@ -30,6 +30,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "hub.team_rooms": ("hub.contract",),  # and for the agents' rooms
     "hub.policy": ("hub.survey_policy",),
     "hub.survey_policy": (),
+    "hub.capped": ("hub.capped_child",),
+    "hub.capped_child": (),
     "hub.rules": ("hub.config", "hub.contract", "hub.policy", "hub.survey_policy"),
     "hub.keys": (),
     "hub.config": ("hub.survey_policy",),
@@ -84,6 +86,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     # The rooms that face the outside.
     "hub.web": (
         *(
+            "hub.capped",
             "hub.config",
             "hub.contract",
             "hub.marketing",
@@ -104,7 +107,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "connectors.shared": ("hub.contract", "hub.marketing", "connectors.shared.*"),
     **{
         f"connectors.{name}": ("hub.contract", "connectors.shared.*", f"connectors.{name}.*")
-        for name in ("twilio_sms", "twilio_whatsapp", "webchat", "email", "sandbox")
+        for name in ("twilio_sms", "twilio_whatsapp", "whatsapp_cloud", "telnyx_sms", "webchat", "email", "sandbox")
     },
     "connectors.slack": ("hub.contract", "hub.team_rooms", "connectors.shared.*"),
     "connectors.shared.slack_blocks": ("hub.contract", "hub.team_rooms"),
@@ -126,6 +129,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("hub.web", "hub.app", "hub.http", "connectors.sandbox", "connectors.slack"),  # Slack's SDK is laid over a session of it
     "dns": ("hub.dns",),
     "dkim": ("connectors.shared.mail_signature",),
+    "flufl": ("connectors.shared.bounces",),
     "jinja2": ("hub.web",),
     "nh3": ("hub.web",),
     "click": ("hub.cli",),

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import jinja2
 from aiohttp import web
 
+from hub.capped import CappedChild
 from hub.config import Settings
-from hub.contract import Channel, Http, Place
+from hub.contract import Channel, ChannelSettings, Http, Place
 from hub.delivery.marking import Tools
 from hub.delivery.outbox import Outbox
 from hub.policy import ChannelRule, Policy
@@ -32,6 +33,7 @@ class BoundChannel:
     connector: Channel
     state: ChannelState
     observes: bool = False  # accepts unverified deliveries, as proof of nothing, until one verifies
+    settings: ChannelSettings | None = None  # what the connector was made of, to make it again in another process
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Hub:
     http: Http
     desk: Desk
     outbox: Outbox
+    reading: CappedChild = field(default_factory=CappedChild)  # where large requests are read
 
     def channel(self, channel_id: int) -> BoundChannel | None:
         return next((bound for bound in self.channels.values() if bound.rule.id == channel_id), None)

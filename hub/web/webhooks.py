@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 from sqlalchemy import select
 
+from hub.capped import TooMuch
 from hub.contract import Answer, Challenged, Expands, Inbound, Refused, Request, TryLater, Unparseable, Verdict
 from hub.conversations.ingest import Ingest, Outcome, Raw
 from hub.conversations.intake import prepare
@@ -135,19 +136,19 @@ async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
 _WORDS = {Verdict.BAD: "wrong", Verdict.UNSIGNED: "missing"}
 
 
-async def _parse(bound: BoundChannel, seen: Request, seconds: float) -> Sequence[Inbound]:
-    """What the connector makes of a request. Raises Unparseable, also for a large one that takes longer than so many seconds."""
-    if len(seen.body) <= IN_ROW:
+async def _parse(hub: Hub, bound: BoundChannel, seen: Request, seconds: float) -> Sequence[Inbound]:
+    """What the connector makes of a request. Raises Unparseable, also for a large one that takes longer than so many seconds or more
+    memory than it is given: those are read in a process of their own, where they can take nothing down."""
+    if len(seen.body) <= IN_ROW or bound.settings is None:
         return bound.connector.parse(seen)
-    # A large mail takes a second to read, a strange one longer: not in the loop that answers everybody.
-    reading = asyncio.ensure_future(asyncio.to_thread(bound.connector.parse, seen))
-    done, _ = await asyncio.wait((reading,), timeout=seconds)
-    if not done:
-        reading.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody waits for it any more
+    made_of = (type(bound.connector), bound.settings, bound.place, seen)
+    try:
+        found: Sequence[Inbound] = await hub.reading.call("hub.capped_child:parse", *made_of, seconds=seconds)
+    except TooMuch as error:
         raise Unparseable(
-            f"Its {len(seen.body) / 1_000_000:.0f} MB take longer than {seconds:g} s to read. Replay it: then more time is given."
-        )
-    return reading.result()
+            f"Of its {len(seen.body) / 1_000_000:.0f} MB nothing was made: {error}. Replay it: then more time is given."
+        ) from error
+    return found
 
 
 async def _understand(
@@ -155,7 +156,7 @@ async def _understand(
 ) -> tuple[str, Outcome | None]:
     """Parse and ingest: why that could not be done, or the outcome. Raises StorageBusy or OSError where trying again may help."""
     try:
-        said = await _parse(bound, seen, seconds)
+        said = await _parse(hub, bound, seen, seconds)
         return "", await ingest(hub, bound, said, trusted=verdict is Verdict.GOOD, raw=await _raw(hub, seen, verdict))
     except Unparseable as error:
         return str(error) or "It cannot be read.", None
