@@ -260,5 +260,5 @@ async def run(hub: Hub, work: Work[R]) -> R:
         raise web.HTTPConflict(text=str(refusal)) from None
 
 
-def answer(body: Mapping[str, Any]) -> web.Response:
-    return web.Response(body=to_json(body), content_type="application/json", charset="utf-8", headers=NO_STORE)
+def answer(body: Mapping[str, Any], status: int = 200) -> web.Response:
+    return web.Response(status=status, body=to_json(body), content_type="application/json", charset="utf-8", headers=NO_STORE)

@@ -24,6 +24,7 @@ from hub.web import (
     inbox,
     live,
     message_templates,
+    messages_api,
     proof,
     review,
     satisfaction,
@@ -87,6 +88,7 @@ def build(hub: Hub) -> web.Application:
         proof,
         review,
         message_templates,
+        messages_api,
     ):
         pages.add_routes(app)
     return app

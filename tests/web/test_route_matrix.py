@@ -146,6 +146,7 @@ TABLE: dict[str, str] = {
     "POST /sandbox/act/{what}": "400 400 400 400 400 400",
     "POST /login": "401 401 401 401 401 401",  # a wrong password
     "POST /s/{survey}": "303 303 303 303 303 303",  # beside the sandbox an agent may play the customer
+    "POST /api/v1/messages": "401 401 400 401 401 401",  # without a key: tests/web/test_messages_api.py
     "POST /api/v1/follow-ups/{key}": "401 401 200 401 401 401",
     "POST /tickets/{ticket_id}/reply": "401 401 401 204 204 403",
     "POST /compose/segments": "401 401 401 200 200 403",
