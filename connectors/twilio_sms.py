@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from pydantic import field_validator
+
+from connectors.shared import sms_sender, stop_words
 from connectors.shared.twilio import TwilioMessaging
-from hub.contract import Claim, Proof
+from connectors.shared.twilio_settings import TwilioSettings
+from hub.contract import ChannelSettings, Claim
 
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")  # ITU-T E.164: at most 15 digits
 
-# The words Twilio acts on by itself, as the whole message (https://help.twilio.com/articles/223134027); it says so in `OptOutType`
-# only with Advanced Opt-Out.
-_STOP = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT"})
-_START = frozenset({"START", "YES", "UNSTOP"})
+class TwilioSmsSettings(TwilioSettings):
+    """`address` is a number (`+15551230000`), a short code, or a sender's name of up to 11 characters (`ACME`), which nobody can
+    answer."""
+
+    @field_validator("address")
+    @classmethod
+    def check_address(cls, value: str) -> str:
+        return sms_sender.check_sender(value)
 
 
 class TwilioSms(TwilioMessaging):
-    """A Twilio phone number, or a Messaging Service."""
+    """A Twilio phone number, short code or sender's name, or a Messaging Service."""
 
+    Settings: ClassVar[type[ChannelSettings]] = TwilioSmsSettings
+    counts_segments: ClassVar[bool] = True  # each part of a text is paid for
     label: ClassVar[str] = "SMS"
     icon: ClassVar[str] = "sms"
     reaches: ClassVar[tuple[str, ...]] = ("phone",)
@@ -42,9 +50,15 @@ class TwilioSms(TwilioMessaging):
 
     def claims(self, address: str, form: Mapping[str, str]) -> tuple[Claim, ...]:
         """The sender's number; a short code or a word (`AMAZON`) names a company's system and is no one's phone."""
-        return (Claim("phone" if _E164.fullmatch(address) else "sender_word", address, Proof.CHANNEL),)
+        return (sms_sender.claim(address),)
 
     def opts(self, form: Mapping[str, str]) -> Literal["", "out", "in"]:
-        """As Twilio judged it, else by the words it acts on: then its own network lets nothing through any more."""
-        word = form.get("Body", "").strip().upper()
-        return super().opts(form) or ("out" if word in _STOP else "in" if word in _START else "")
+        """As Twilio judged it (with Advanced Opt-Out the account's own words count, and only those), else by the words of
+        `stop_words`: after those of its own list Twilio's network lets nothing through any more."""
+        if form.get("OptOutType"):
+            return super().opts(form)
+        return stop_words.opts(form.get("Body", ""), yes_starts=True)
+
+    def one_way(self) -> str:
+        """A name instead of a number has nowhere to answer to; a Messaging Service has numbers beside it."""
+        return "" if self.settings.messaging_service_sid else sms_sender.one_way(self.settings.address)

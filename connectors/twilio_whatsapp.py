@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+from urllib.parse import urlencode
 
+from connectors.shared.retry_after import retry_after
 from connectors.shared.twilio import TwilioMessaging
-from hub.contract import Claim, OutboundMessage, Proof, Refused
+from connectors.shared.twilio_content import CONTENT_SID, read_templates
+from hub.contract import Claim, Http, NoAnswer, NotSent, OutboundMessage, Proof, Refused, Template, TryLater
 
 _NUMBER = re.compile(r"\+?([1-9][0-9]{6,14})")
+_MESSAGE_SID = re.compile(r"(?:SM|MM)[0-9a-fA-F]{32}")
 
 
 class TwilioWhatsApp(TwilioMessaging):
@@ -23,11 +27,11 @@ class TwilioWhatsApp(TwilioMessaging):
         "files_out": "",
         "delivered": "",
         "read": "",
-        "quotes": "not built yet",
+        "quotes": "Twilio tells which message a customer answers, but cannot send such an answer",
         "reactions": "Twilio does not hand them over",
         "edits": "Twilio does not hand them over",
-        "templates": "not built yet",
-        "presence": "not built yet",
+        "templates": "",
+        "presence": "",
         "recovers": "",
         "finds": "",
     }
@@ -59,6 +63,49 @@ class TwilioWhatsApp(TwilioMessaging):
                 )
             if file.content_type.startswith("image/") and file.size > 5_000_000:
                 raise Refused(f"Not sent: {file.name} is larger than the 5 MB WhatsApp by Twilio carries. Send a smaller picture.")
+
+    def check_template(self, message: OutboundMessage) -> None:
+        """Raise Refused for a template Twilio cannot know, and for what a template does not carry."""
+        used = message.template
+        if used is None or not CONTENT_SID.fullmatch(used.id):
+            raise Refused("Not sent: this is not one of Twilio's templates (their ids begin with HX). Fetch the templates again.")
+        if message.attachments:
+            raise Refused("Not sent: a template at Twilio brings its own file and takes no other. Send the file later.")
+        for name, value in used.variables.items():
+            # https://www.twilio.com/docs/api/errors/21656
+            if not value.strip() or "\n" in value or "\t" in value or "    " in value:
+                raise Refused(
+                    f"Not sent: variable {name} of the template is empty, or has a line break, a tab or four spaces in a row, "
+                    "which WhatsApp does not take. Write it in one line."
+                )
+
+    async def templates(self, http: Http) -> Sequence[Template]:
+        """All templates of the account, whatever WhatsApp thinks of them. Raises TryLater or Refused."""
+        if not self.settings.auth_token.get_secret_value():
+            raise Refused(f"Channel {self.place.name} has no auth_token. Set it (Twilio console, Account Info).")
+        return await read_templates(self.settings, http)
+
+    async def seen(self, external_id: str, http: Http, *, typing: bool = False) -> None:
+        """Show that this message was read and that an answer is being written, for up to 25 seconds (public beta:
+        https://www.twilio.com/docs/whatsapp/api/typing-indicators-resource). Raises TryLater or Refused.
+
+        Twilio has only both at once. So without `typing` nothing is sent: it would promise an answer nobody is writing."""
+        if not typing:
+            return
+        if not _MESSAGE_SID.fullmatch(external_id):
+            raise Refused("Not shown: this is not the id of a message that came by Twilio.")
+        if not self.settings.auth_token.get_secret_value():
+            raise Refused(f"Channel {self.place.name} has no auth_token. Set it (Twilio console, Account Info).")
+        headers = {"Authorization": self.settings.authorization, "Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode({"messageId": external_id, "channel": "whatsapp"}).encode()
+        try:
+            answer = await http.request("POST", f"{self.settings.messaging_url}/v2/Indicators/Typing.json", headers=headers, body=body)
+        except (NotSent, NoAnswer) as error:
+            raise TryLater(f"Twilio could not be reached: {error}") from error
+        if answer.status in (408, 425, 429) or answer.status >= 500:
+            raise TryLater(f"Twilio answered {answer.status} to a typing indicator.", retry_after(answer.headers))
+        if answer.status >= 300:
+            raise Refused(f"Twilio refused a typing indicator ({answer.status}): the message is not one of WhatsApp's, or too old.")
 
 
 def _claim(address: str) -> Claim:

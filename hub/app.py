@@ -517,6 +517,7 @@ FILLERS: dict[str, dict[str, Any]] = {
     "twilio_whatsapp": {"address": "+15550100001", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
     "sendgrid": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
     "mime": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    "telnyx_sms": {"address": "+15550100002"},
     "webchat": {"site": "shop"},
 }
 

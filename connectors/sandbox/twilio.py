@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from aiohttp import web
 
 from connectors.sandbox.state import MailFile, SandboxState, TwilioInbound, TwilioMessage
+from connectors.sandbox.twilio_content import content_page, rendered
 
 _ADDRESS = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}")
 _SENDER = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}|[0-9]{5,6}|[A-Za-z0-9 ]{1,11}")
@@ -33,6 +34,8 @@ _ERRORS = {
     21604: (400, "A 'To' phone number is required."),
     21609: (400, "Invalid 'StatusCallback' URL: {0}"),
     21617: (400, "The concatenated message body exceeds the 1600 character limit"),
+    21654: (400, "The ContentSid does not exist: {0}"),
+    21656: (400, "The Content Variables parameter is invalid."),
     21910: (400, "Invalid From and To pair. From and To should be of the same channel"),
 }
 
@@ -53,6 +56,8 @@ class TwilioStandIn:
         app.router.add_get(account + "/Messages/{sid}/Media.json", self.media_list)
         app.router.add_get(account + "/Messages/{sid}/Media/{media}", self.media)
         app.router.add_get("/twilio-cdn/{media}", self.cdn)
+        app.router.add_get("/v1/ContentAndApprovals", self.contents)
+        app.router.add_post("/v2/Indicators/Typing.json", self.typing)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Accept one message: 201 with the resource, as Twilio answers, or its error with its code."""
@@ -72,7 +77,7 @@ class TwilioStandIn:
             sid=("MM" if media else "SM") + secrets.token_hex(16),
             to=fields["To"],
             from_=fields.get("From") or fields["MessagingServiceSid"],
-            body=fields.get("Body", ""),
+            body=rendered(fields["ContentSid"], fields.get("ContentVariables", "")) if "ContentSid" in fields else fields.get("Body", ""),
             media_urls=media,
             status_callback=fields.get("StatusCallback", ""),
         )
@@ -81,6 +86,20 @@ class TwilioStandIn:
         if failure is not None:
             return hang_up(request) if failure.status == "drop" else _failed(failure.status, failure.retry_after)
         return web.json_response(self._resource(message), status=201)
+
+    async def contents(self, request: web.Request) -> web.StreamResponse:
+        """The account's templates, in one page."""
+        return self._denied(request) or web.json_response(content_page(self._sid, str(request.url)))
+
+    async def typing(self, request: web.Request) -> web.StreamResponse:
+        """A typing indicator for a message that came by WhatsApp (https://www.twilio.com/docs/whatsapp/api/typing-indicators-resource)."""
+        if denied := self._denied(request):
+            return denied
+        form = await request.post()
+        said = self._state.twilio_inbound.get(str(form.get("messageId", "")))
+        if said is None or form.get("channel") != "whatsapp" or not said.from_.startswith("whatsapp:"):
+            return _error(20404)
+        return web.json_response({"success": True})
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """One message by its sid."""
@@ -162,7 +181,7 @@ class TwilioStandIn:
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._credentials):
             return _error(20003)
-        return None if request.match_info["account"] == self._sid else _error(20404)
+        return None if request.match_info.get("account", self._sid) == self._sid else _error(20404)
 
     def _everything(self) -> Sequence[TwilioMessage | TwilioInbound]:
         return [*self._state.twilio_messages, *self._state.twilio_inbound.values()]
@@ -246,7 +265,14 @@ def _check(fields: Mapping[str, str], media: tuple[str, ...]) -> web.Response | 
         return _error(21212, sender)
     if sender and sender.startswith("whatsapp:") != to.startswith("whatsapp:"):
         return _error(21910)
-    if not fields.get("Body") and not media:
+    if sid := fields.get("ContentSid"):
+        try:
+            rendered(sid, fields.get("ContentVariables", ""))
+        except KeyError as error:
+            return _error(21654, sid) if error.args == (sid,) else _error(21656)
+        except ValueError:
+            return _error(21656)
+    elif not fields.get("Body") and not media:
         return _error(21602)
     if len(fields.get("Body", "")) > 1_600:
         return _error(21617)

@@ -39,7 +39,10 @@ LARGE_PATIENCE = 20.0
 READING = 8.0  # seconds one large body may take to be understood; beyond that it is kept as it came
 REPLAY_READING = 120.0  # an administrator waits longer
 # Headers worth keeping beside the raw request. Credentials are never kept.
-KEPT_HEADERS = ("content-type", "user-agent", "i-twilio-idempotency-token", "x-twilio-signature", "x-request-id")
+KEPT_HEADERS = (
+    *("content-type", "user-agent", "i-twilio-idempotency-token", "x-twilio-signature", "x-request-id"),
+    *("telnyx-signature-ed25519", "telnyx-timestamp"),
+)
 
 
 async def _body(request: web.Request) -> bytes | None:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from connectors.shared.twilio import TwilioMessaging
-from connectors.shared.twilio_words import ERRORS, STATUSES
+from connectors.shared.twilio_words import ERRORS, EVENTS, NEVER, STATUSES
 from connectors.twilio_sms import TwilioSms
 from connectors.twilio_whatsapp import TwilioWhatsApp
 from hub.contract import (
+    STATUS_AFTER,
     Attachment,
     Claim,
+    DeliveryEvent,
     DeliveryUpdate,
     Ignored,
     Inbound,
@@ -36,7 +38,7 @@ from tests.shared_data import shared
 FORM = "application/x-www-form-urlencoded"
 URL = "https://hub.example/in/twilio"
 TOKEN = "0123456789abcdef"
-S = MessageStatus
+S, E = MessageStatus, DeliveryEvent
 
 
 def channel(kind: type[TwilioMessaging], address: str = "+15555550100") -> TwilioMessaging:
@@ -68,11 +70,21 @@ NL = (Claim("phone", "+31612345678", Proof.CHANNEL),)
 def said(
     sid: str, claims: tuple[Claim, ...], text: str, name: str = "", attachments: tuple[Attachment, ...] = (), **more: Any
 ) -> InboundMessage:
-    return InboundMessage(provider_key=f"in:{sid}", claims=claims, text=text, sender_name=name, attachments=attachments, **more)
+    return InboundMessage(
+        provider_key=f"in:{sid}", external_id=sid, claims=claims, text=text, sender_name=name, attachments=attachments, **more
+    )
 
 
-def told(sid: str, word: str, status: MessageStatus, error: str = "") -> DeliveryUpdate:
-    return DeliveryUpdate(provider_key=f"status:{sid}:{word}", status=status, delivery_id=7, provider_message_id=sid, error=error)
+def told(sid: str, word: str, status: MessageStatus, event: DeliveryEvent, recipient: str, error: str = "") -> DeliveryUpdate:
+    return DeliveryUpdate(
+        provider_key=f"status:{sid}:{word}",
+        status=status,
+        delivery_id=7,
+        provider_message_id=sid,
+        error=error,
+        event=event,
+        recipient=recipient,
+    )
 
 
 MEDIA = "https://api.twilio.com/2010-04-01/Accounts"
@@ -93,10 +105,18 @@ RECORDED: dict[str, Inbound] = {
     "whatsapp_location_old": said(
         "SM9c871cd9649aa3829298e153ae6a8123",
         NL,
-        "Location: 52.303897857666016, 4.750025749206543, Microsoft, Evert van de Beekstraat 354, Schiphol, North Holland 1118 CZ",
+        "Location: Microsoft, Evert van de Beekstraat 354, Schiphol, North Holland 1118 CZ\n"
+        "https://www.google.com/maps/search/?api=1&query=52.303898,4.750026",
     ),
-    "whatsapp_location_new": said("SMed5ffcfab3da6bbbccdd8866fe793744", WA, "Location: 25.018766403198, -77.395950317383", "Test User"),
-    "whatsapp_reply_quoted": said("SM70cd0bbe75ce4540a2a8d0491f924c02", WA, "Nice", "Test User"),
+    "whatsapp_location_new": said(
+        "SMed5ffcfab3da6bbbccdd8866fe793744",
+        WA,
+        "Location: 25.018766, -77.39595\nhttps://www.google.com/maps/search/?api=1&query=25.018766,-77.39595",
+        "Test User",
+    ),
+    "whatsapp_reply_quoted": said(
+        "SM70cd0bbe75ce4540a2a8d0491f924c02", WA, "Nice", "Test User", quoted_id="MM3c146d6483ab26bddabeeedf9565afea"
+    ),
     "whatsapp_contact_vcard": said(
         "MM3d3cd4db06d6f0e7b7d4f7012fd99f06",
         WA,
@@ -106,11 +126,15 @@ RECORDED: dict[str, Inbound] = {
     ),
     "whatsapp_text_channelmetadata": said("SMf7cbe2cac02a991278c8c0f33d3e19cf", WA, "hello", "Test User"),
     "whatsapp_button_reply": said(
-        "SM8824d91645395b17594d92659b878468", (*WA, Claim("wa_user_id", "ID.4566546130240823", Proof.CHANNEL)), "Konfirmasi", "Test User"
+        "SM8824d91645395b17594d92659b878468",
+        (*WA, Claim("wa_user_id", "ID.4566546130240823", Proof.CHANNEL)),
+        "Konfirmasi",
+        "Test User",
+        quoted_id="MM5cc44eecf7dab0d48d4529d0fa4af44d",
     ),
-    "whatsapp_status_sent": told("SM0cec4ed334e74bcbb64eb8b6684e9654", "sent", S.SENT),
-    "whatsapp_status_delivered": told("SMdf55df64a2ff4920bb0748193cfbb640", "delivered", S.DELIVERED),
-    "whatsapp_status_read": told("SMd5cfa9e002d043c18defc777668b08c1", "read", S.READ),
+    "whatsapp_status_sent": told("SM0cec4ed334e74bcbb64eb8b6684e9654", "sent", S.SENT, E.SENT, "+31612345678"),
+    "whatsapp_status_delivered": told("SMdf55df64a2ff4920bb0748193cfbb640", "delivered", S.DELIVERED, E.DELIVERED, "+31612345678"),
+    "whatsapp_status_read": told("SMd5cfa9e002d043c18defc777668b08c1", "read", S.READ, E.READ, "+15555550101"),
     "sms_text_us": said("SMe287d7109a5a925f182f0e07fe5b223b", WA, "Msg"),
     "sms_messaging_service": said("SMef9c491e0c81290ef08e0919e7fd0ed4", WA, "Another test."),
     "sms_stop_optout": said(
@@ -125,6 +149,8 @@ RECORDED: dict[str, Inbound] = {
         "SM789",
         "undelivered",
         S.FAILED,
+        E.BOUNCED,
+        "",
         "The phone could not be reached: switched off, out of coverage, or no longer in service. (Twilio error 30003)",
     ),
 }
@@ -217,7 +243,26 @@ TEXTS = {
     "button without a body": ({"Body": "", "ButtonText": "Yes", "ButtonPayload": "p1"}, "Yes"),
     "button with nothing but its payload": ({"Body": "", "ButtonPayload": "p1"}, "p1"),
     "list choice": ({"Body": "", "ListTitle": "Large", "ListId": "L"}, "Large"),
-    "words beside a place": ({"Body": "here", "Latitude": "1.5", "Longitude": "-2"}, "here\nLocation: 1.5, -2"),
+    "words beside a place": (
+        {"Body": "here", "Latitude": "1.5", "Longitude": "-2"},
+        "here\nLocation: 1.5, -2\nhttps://www.google.com/maps/search/?api=1&query=1.5,-2",
+    ),
+    "a place off the earth": ({"Body": "", "Latitude": "91", "Longitude": "0", "Label": "Nowhere"}, "Location: Nowhere, 91, 0"),
+    "a place that is no number": ({"Body": "", "Latitude": "nan", "Longitude": "x"}, "Location: nan, x"),
+    "a button told only in WhatsApp's context": (
+        {"Body": "", "ChannelMetadata": json.dumps({"type": "whatsapp", "data": {"context": {"ButtonText": "Yes", "Odd": 1}}})},
+        "Yes",
+    ),
+    "the fields of the form before those of the context": (
+        {"Body": "", "ButtonText": "No", "ChannelMetadata": json.dumps({"data": {"context": {"ButtonText": "Yes"}}})},
+        "No",
+    ),
+    "a context that is none": ({"Body": "hi", "ChannelMetadata": '{"data": []}'}, "hi"),
+    "a context that is no JSON": ({"Body": "hi", "ChannelMetadata": "{"}, "hi"),
+    "a kind Twilio hands over empty": (
+        {"Body": "", "NumMedia": "0", "MessageType": "order"},
+        "(a WhatsApp message of the kind \u201corder\u201d, whose content Twilio does not hand over)",
+    ),
     "half a place": ({"Body": "", "Latitude": "1.5"}, ""),
     "NUL, which no database takes": ({"Body": "a\x00b", "ProfileName": "x"}, "ab"),
 }
@@ -274,6 +319,10 @@ def test_the_api_descriptions_statuses_are_all_known() -> None:
     assert set(schema["enum"]) - set(STATUSES) == {"received", "receiving"}  # said of inbound messages only
 
 
+def test_the_news_leave_a_message_in_the_state_its_status_says() -> None:
+    assert {word: STATUS_AFTER[event] for word, event in EVENTS.items()} == {word: STATUSES[word] for word in EVENTS}
+
+
 def test_a_status_without_a_word_of_ours_changes_nothing() -> None:
     found = one(TwilioSms, {"MessageSid": "SM1", "MessageStatus": "Teleported"})
     assert found == Ignored(provider_key="status:SM1:teleported", reason="a message status we have no word for: teleported")
@@ -301,6 +350,26 @@ def test_known_errors_are_told_in_plain_words_with_their_code(code: str, words: 
     assert "jargon" not in found.error
 
 
+@pytest.mark.parametrize(
+    ("word", "code", "permanent"),
+    [
+        ("undelivered", "30005", True),
+        ("undelivered", "30006", True),
+        ("failed", "21614", True),
+        ("failed", "21211", True),
+        ("undelivered", "30003", False),  # switched off: tomorrow it may be on
+        ("undelivered", "30008", False),
+        ("failed", "63024", False),  # no WhatsApp there, which is no reason never to send an SMS
+        ("sent", "30005", False),
+        ("undelivered", "", False),
+    ],
+)
+def test_only_a_number_that_takes_nothing_is_given_up_for_good(word: str, code: str, permanent: bool) -> None:
+    found = one(TwilioSms, {"MessageSid": "SM1", "MessageStatus": word, "ErrorCode": code, "To": "+12025550123"})
+    assert isinstance(found, DeliveryUpdate)
+    assert (found.permanent, found.recipient) == (permanent, "+12025550123")
+
+
 OTHER_ERRORS = {
     "unknown code, Twilio's text": ({"ErrorCode": "99999", "ErrorMessage": "Odd thing"}, "Odd thing (Twilio error 99999)"),
     "unknown code, no text": ({"ErrorCode": "99999"}, "Twilio gave no reason. (Twilio error 99999)"),
@@ -317,7 +386,8 @@ def test_other_errors_fall_back(fields: dict[str, str], error: str) -> None:
 
 
 def test_the_error_table_holds_codes() -> None:
-    assert len(ERRORS) > 30
+    assert len(ERRORS) > 100
+    assert set(ERRORS) >= NEVER
     assert all(code.isdigit() and words.endswith(".") for code, words in ERRORS.items())
 
 
@@ -418,7 +488,12 @@ def test_the_answer_is_empty_twiml_and_a_bad_signature_is_403() -> None:
         ({"Body": " stop "}, "out"),
         ({"Body": "Unsubscribe"}, "out"),
         ({"Body": "arrêt", "OptOutType": "STOP"}, "out"),  # words of the account's own, judged by Twilio
+        ({"Body": "arrêt."}, "out"),
+        ({"Body": "opt out"}, "out"),
         ({"Body": "START"}, "in"),
+        ({"Body": "Yes"}, "in"),  # which lifts Twilio's own block
+        ({"Body": "STOP", "OptOutType": "HELP"}, ""),  # Twilio's judgement comes first
+        ({"Body": "HELP"}, ""),  # opens a ticket like any message
         ({"Body": "Please stop calling"}, ""),  # free text is for people to read
         ({"Body": "HELP", "OptOutType": "HELP"}, ""),
         ({"Body": "Non-stop"}, ""),

@@ -211,6 +211,7 @@ SENDS: dict[str, tuple[type[TwilioMessaging], dict[str, Any], dict[str, Any], li
         {"attachments": (file("a.jpg"), file("b.pdf", "application/pdf"))},
         [TO, STATUS, FROM, BODY, ("MediaUrl", "https://hub.example/files/a.jpg"), ("MediaUrl", "https://hub.example/files/b.pdf")],
     ),
+    "a sender's name": (TwilioSms, {"address": "ACME Shop"}, {}, [TO, STATUS, ("From", "ACME Shop"), BODY]),
     "WhatsApp": (TwilioWhatsApp, {}, {}, [WA_TO, STATUS, WA_FROM, BODY]),
     "WhatsApp, prefixes already there": (
         TwilioWhatsApp,
