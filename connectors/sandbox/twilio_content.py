@@ -37,7 +37,7 @@ CONTENTS = (
     _content(
         *(1, "continue_conversation", "UTILITY", "approved", "twilio/quick-reply"),
         {
-            "body": "Hi {{1}}, we have news about your question . Shall we go on here?",
+            "body": "Hi {{1}}, we have news about your question. Shall we go on here?",
             "actions": [{"title": "Yes, please", "id": "go_on"}, {"title": "Not now", "id": "later"}],
         },
         {"1": "Ann"},
