@@ -19,6 +19,7 @@ AWAY = {
     "twilio_sms": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
     "twilio_whatsapp": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
     "sendgrid": "72 hours, while something answers 5xx: SendGrid drops a mail on 3xx, 4xx and a name that does not resolve",
+    "whatsapp_cloud": "up to 7 days: Meta tries again for so long",
     "telnyx_sms": "7 days: Telnyx tries each of two addresses three times; the hub lists what came meanwhile (longer: hub channels recover)",
     "mime": "as long as your mail server keeps in its queue what it could not post",
     "webchat": "no time: visitors need the hub to write at all, and see that it is away",

@@ -163,6 +163,12 @@ def heard(customer_id: int) -> Select[Any]:
     return select(said.c.channel_id, said.c.identifier_id, latest).group_by(said.c.channel_id, said.c.identifier_id)
 
 
+def last_said(ticket_id: int) -> Select[Any]:
+    """The customer's last message on a ticket, as its channel names it."""
+    joined = ticket.join(message, message.c.id == ticket.c.last_inbound_id)
+    return select(message.c.channel_id, message.c.provider_id).select_from(joined).where(ticket.c.id == ticket_id)
+
+
 def moment_of(message_id: int) -> Select[Any]:
     """When a message was stored."""
     return select(message.c.created_at).where(message.c.id == message_id)

@@ -13,6 +13,7 @@ from hub.web import (
     attachments,
     auth,
     chat,
+    courtesies,
     customer_holds,
     customers_api,
     customers_bulk,
@@ -72,6 +73,7 @@ def build(hub: Hub) -> web.Application:
     for module in (webhooks, customers_api, customer_holds, customers_bulk, tool_hooks, triage, follow_ups):
         app.add_routes(module.routes)
     holds_stream.add(app)
+    courtesies.add(app)
     for pages in (
         holds_check,
         holds_api,

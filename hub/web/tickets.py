@@ -23,6 +23,7 @@ from hub.delivery.works import Retry
 from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.storage.writer import StorageBusy
+from hub.web import courtesies
 from hub.web.auth import now_of, read_form, require_agent
 from hub.web.context import HUB
 from hub.web.message_templates import TEMPLATES
@@ -236,7 +237,10 @@ async def read(request: web.Request) -> web.StreamResponse:
     ticket_id, me = await ticket_ids(request)
     upto = number((await read_form(request)).get("message_id")) or 0
     # Not beyond what is there: the next message must be new again.
-    return await run_command(request, commands.MarkRead(me, ticket_id, min(upto, await _newest(request, ticket_id))))
+    answer = await run_command(request, commands.MarkRead(me, ticket_id, min(upto, await _newest(request, ticket_id))))
+    if answer.status < 400:
+        courtesies.show(request.app, ticket_id)
+    return answer
 
 
 @routes.post(r"/messages/{message_id:[0-9]{1,17}}/retry")

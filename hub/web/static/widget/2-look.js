@@ -11,7 +11,7 @@ const TYPING = 3000; // ms between two words that somebody types
 const PHONE = matchMedia('(max-width: 480px)');
 const HINT = `If nothing can be fetched, add ${location.origin} to this site's origins in the hub's config.yaml.`;
 const DARK = 'color-scheme: dark; --bg: #171c23; --soft: #252c36; --text: #e8ecf1; --faint: #a3aebb; --line: #38424f; --bad: #ffb4ab;';
-const CSS = `
+const LOOK = `
 :host { all: initial; position: fixed; z-index: 2147483000; bottom: calc(20px + env(safe-area-inset-bottom)); inset-inline-end: 20px;
   font: 15px/1.45 system-ui, sans-serif; --accent: var(--hub-chat-accent, var(--told-accent, #1f5fbf));
   --on-accent: var(--hub-chat-on-accent, var(--told-on-accent, #fff)); color-scheme: light;

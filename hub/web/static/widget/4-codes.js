@@ -7,7 +7,7 @@ class Codes extends Session {
   /** Ask for the address a code is to go to. */
   ask() {
     this.code = undefined;
-    this.fill(this.t('address'), this.t('order'), { type: 'text', inputMode: 'email', autocomplete: 'email', maxLength: 254,
+    this.fill(this.t('address'), this.t('send'), { type: 'text', inputMode: 'email', autocomplete: 'email', maxLength: 254,
       autocapitalize: 'none', spellcheck: false }, link(this.t('cancel'), () => this.settle(true)));
     this.field.focus();
   }
