@@ -516,7 +516,15 @@ FILLERS: dict[str, dict[str, Any]] = {
     "twilio_sms": {"address": "+15550100002", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
     "twilio_whatsapp": {"address": "+15550100001", "account_sid": "AC00000000000000000000000000000001", "auth_token": "none"},
     "sendgrid": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
-    "mime": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    **{
+        type_: {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}}
+        for type_ in ("mime", "mailgun", "mailersend", "postmark", "resend", "brevo", "mandrill")
+    },
+    "amazon_ses": {
+        "address": "support@shop.example",
+        "smtp": {"host": "127.0.0.1"},
+        "topics": ["arn:aws:sns:us-east-1:000000000000:recorded"],
+    },
     "telnyx_sms": {"address": "+15550100002"},
     "webchat": {"site": "shop"},
 }

@@ -94,6 +94,7 @@ class Answers:
     # retries) is given until one delivery has verified under the current key. None: `bad_signature` at once.
     bad_signature_until_verified: int | None = None
     too_big: int = 413
+    busy: int = 503  # nothing was stored: come back later. Another one where the vendor takes a 5xx for the end
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 
 # ... nor a transaction: no other module says one of these to a database.
-TRANSACTION = re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b")
+TRANSACTION = re.compile(r"\s*(BEGIN(?!:)|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b")
 SPEAKS_SQL = ("hub.storage",)
 
 # Code without a noun collects in such drawers.

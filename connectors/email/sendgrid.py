@@ -1,4 +1,5 @@
-"""SendGrid Inbound Parse: a mail as a form, either taken apart (default) or with the whole MIME in `email` ("send raw").
+"""SendGrid: mails by Inbound Parse, as a form either taken apart (default) or with the whole MIME in `email` ("send raw"); news of
+mails sent by the Event Webhook (`sendgrid_events`), posted to the same address; answers leave by its API (`sendgrid_api`) or by SMTP.
 
 https://www.twilio.com/docs/sendgrid/for-developers/parsing-email/setting-up-the-inbound-parse-webhook
 Prefer raw: only there can the hub keep the mail as it was written.
@@ -9,14 +10,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import SecretStr, field_validator
+from pydantic import ConfigDict, SecretStr, field_validator
 
 from connectors.email import basic_verdict
+from connectors.email.sendgrid_api import API, mail_send, post
+from connectors.email.sendgrid_events import is_events, read_events
+from connectors.shared.loopback import is_loopback, is_loopback_url
 from connectors.shared.mail_auth import Judgement, dkim_told, judge_results, judge_sendgrid, told
 from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_headers import Headers, clean, decode_text
@@ -40,11 +48,15 @@ from hub.contract import (
     Attachment,
     ChannelSettings,
     Checked,
+    Http,
+    Ignored,
     Inbound,
     InboundMessage,
     Lookup,
+    OutboundMessage,
     Place,
     Request,
+    Sent,
     Unparseable,
     Verdict,
 )
@@ -73,17 +85,38 @@ def public_key(text: str) -> EllipticCurvePublicKey:
 
 
 class SendgridSettings(EmailSettings):
-    """`verification_key`: of a parse security policy. `basic_auth`: `user:password` put into the webhook's URL at SendGrid.
+    """`verification_key`: of a parse security policy; `event_verification_key`: of the signed event webhook, where that has another.
+    `basic_auth`: `user:password` put into the webhooks' URLs at SendGrid. `api_key` (permission Mail Send): answers leave by the API.
 
-    With neither, deliveries are refused unless `allow_unsigned` says that anyone who learns the URL may write mails; they prove nothing.
+    With neither key nor credentials, deliveries are refused unless `allow_unsigned` says that anyone who learns the URL may write mails;
+    they prove nothing.
     """
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     verification_key: str = ""
+    event_verification_key: str = ""
     basic_auth: SecretStr = SecretStr("")
     authserv_id: str = ""
     allow_unsigned: bool = False
+    api_key: SecretStr = SecretStr("")
+    base_url: str = API  # https://api.eu.sendgrid.com for accounts in the EU; a stand-in on loopback for the tests
 
-    @field_validator("verification_key")
+    by_api: ClassVar[str] = "api_key"
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_safe_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
+            raise ValueError(f"base_url: must be https:// (or http:// on loopback), since the API key is sent there; the default is {API}")
+        return value.rstrip("/")
+
+    def is_stand_in(self) -> bool:
+        """Whether answers leave by a stand-in on this machine."""
+        return is_loopback_url(self.base_url) if self.api_key.get_secret_value() else super().is_stand_in()
+
+    @field_validator("verification_key", "event_verification_key")
     @classmethod
     def _is_key(cls, value: str) -> str:
         if value:
@@ -106,10 +139,12 @@ class SendgridEmail(MailChannel):
     settings: SendgridSettings
     # SendGrid drops a mail for good on any 4xx, without a bounce, and repeats for 72 hours on 5xx.
     answers: ClassVar[Answers] = Answers(bad_signature=403, bad_signature_until_verified=503, too_big=200)
+    can: ClassVar[Mapping[str, str]] = {**MailChannel.can, "delivered": ""}
 
     def __init__(self, settings: SendgridSettings, place: Place) -> None:
         super().__init__(settings, place)
         self._key = public_key(settings.verification_key) if settings.verification_key else None
+        self._event_key = public_key(settings.event_verification_key) if settings.event_verification_key else self._key
 
     def verify(self, request: Request, now: float) -> Verdict:
         """Judge the signature and the credentials, whichever are configured; where both are, both must hold.
@@ -119,8 +154,9 @@ class SendgridEmail(MailChannel):
         age is not judged: a retry may come 72 hours later, and the hub's permanent keys make a replay harmless.
         """
         verdicts = []
-        if self._key is not None:
-            verdicts.append(self._signature_verdict(self._key, request))
+        key = self._event_key if is_events(request.content_type, request.body) else self._key
+        if key is not None:
+            verdicts.append(self._signature_verdict(key, request))
         expected = self.settings.basic_auth.get_secret_value()
         if expected:
             verdicts.append(basic_verdict(request.headers.get("authorization", ""), expected))
@@ -143,7 +179,12 @@ class SendgridEmail(MailChannel):
         return Verdict.GOOD
 
     def parse(self, request: Request) -> Sequence[Inbound]:
-        """One mail, from either form. Raises Unparseable."""
+        """One mail, from either form, or every event of a batch. Raises Unparseable."""
+        if is_events(request.content_type, request.body):
+            if self._believes_nobody(self._event_key):  # or anybody could have a customer's address marked as dead
+                digest = hashlib.sha256(request.body).hexdigest()[:32]
+                return [Ignored(provider_key=f"unsigned:{digest}", reason="events that nothing signs are not believed")]
+            return read_events(request.body)
         form: dict[str, Part] = {}
         for part in read_form(request.body, request.content_type):
             form.setdefault(part.name, part)
@@ -166,11 +207,19 @@ class SendgridEmail(MailChannel):
             original=original,
             unjudged=original is not None and not self._told(headers, form),  # of a mail taken apart nothing can be checked
         )
-        return [message]
+        return [_with_spam(message, form)]
+
+    async def send(self, message: OutboundMessage, http: Http) -> Sent:
+        """Send by SendGrid's API where a key is set, else by SMTP. Raises Refused, TryLater or Unknown."""
+        key = self.settings.api_key.get_secret_value()
+        if not key:
+            return await super().send(message, http)
+        body = await asyncio.to_thread(mail_send, message, self.settings)
+        return await post(body, self.settings.base_url, key, http)
 
     def what_is_checked(self) -> str:
         """Which mails are checked by their own signature, for the administrator."""
-        if self._believes_nobody():
+        if self._believes_nobody(self._key):
             return 'every signed mail, if SendGrid is set to "send raw": nothing signs the deliveries, so no verdict in them is believed'
         return 'signed mails without a verdict of SendGrid, if it is set to "send raw"'
 
@@ -184,19 +233,19 @@ class SendgridEmail(MailChannel):
             if isinstance(said, InboundMessage)
         ]
 
-    def _believes_nobody(self) -> bool:
+    def _believes_nobody(self, key: EllipticCurvePublicKey | None) -> bool:
         """Whoever posts to it wrote the verdicts too."""
-        return self.settings.allow_unsigned and self._key is None and not self.settings.basic_auth.get_secret_value()
+        return self.settings.allow_unsigned and key is None and not self.settings.basic_auth.get_secret_value()
 
     def _told(self, headers: Headers, form: dict[str, Part]) -> bool:
         """Whether somebody we believe has judged who signed the mail."""
-        if self._believes_nobody():
+        if self._believes_nobody(self._key):
             return False
         verdicts = headers.all("authentication-results")
         return told(verdicts, self.settings.authserv_id) or dkim_told(_text(form, "dkim"), headers)
 
     def _judge(self, headers: Headers, form: dict[str, Part], envelope: dict[str, object]) -> Judgement:
-        if self._believes_nobody():
+        if self._believes_nobody(self._key):
             return Judgement()
         domain = senders(headers)[0].domain
         ours = judge_results(domain, headers.all("authentication-results"), self.settings.authserv_id)
@@ -211,6 +260,15 @@ class SendgridEmail(MailChannel):
 def _text(form: dict[str, Part], name: str, charset: str = "utf-8") -> str:
     part = form.get(name)
     return decode_text(part.data, charset) if part else ""
+
+
+def _with_spam(message: InboundMessage, form: dict[str, Part]) -> InboundMessage:
+    """The message with SpamAssassin's score, where "check incoming emails for spam" is on."""
+    try:
+        score = float(_text(form, "spam_score")[:20])
+    except ValueError:
+        return message
+    return replace(message, spam={"score": score}) if math.isfinite(score) else message
 
 
 def _json(form: dict[str, Part], name: str) -> dict[str, object]:

@@ -20,7 +20,10 @@ AWAY = {
     "twilio_whatsapp": "7 days: Twilio gives a webhook up after 15 s; the hub lists what came meanwhile (longer: hub channels recover)",
     "sendgrid": "72 hours, while something answers 5xx: SendGrid drops a mail on 3xx, 4xx and a name that does not resolve",
     "whatsapp_cloud": "up to 7 days: Meta tries again for so long",
-    "telnyx_sms": "7 days: Telnyx tries each of two addresses three times; the hub lists what came meanwhile (longer: hub channels recover)",
+    "telnyx_sms": "7 days: Telnyx tries two addresses three times each; the hub lists what came meanwhile (longer: hub channels recover)",
+    "brevo": "about 11 hours, while nothing answers or 429 does: Brevo drops a webhook on any other 4xx and on any 5xx",
+    "mandrill": "not stated: Mandrill tries a failed batch again until it is stopped there",
+    "amazon_ses": "1 minute (3 retries) unless the SNS subscription's delivery policy says more (an hour at most); add a dead-letter queue",
     "mime": "as long as your mail server keeps in its queue what it could not post",
     "webchat": "no time: visitors need the hub to write at all, and see that it is away",
 }

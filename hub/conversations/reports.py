@@ -43,7 +43,7 @@ def deliver(said: DeliveryUpdate, channel_id: int, facts: Facts, *, quoting: boo
         message = None
     sent_to = facts.identifiers_by_id.get(message.identifier_id or 0) if message is not None else None
     value = canonical(sent_to.kind, said.recipient) if sent_to is not None and said.recipient else None
-    # Of a mail's copy that came back the customer has theirs all the same. Elsewhere one message goes to one person, however they are named.
+    # Of a mail's copy that came back the customer has theirs all the same. Elsewhere one message goes to one person, however named.
     to_them = sent_to is not None and (sent_to.kind != "email" or value is None or value == sent_to.value)
     if quoting and (message is None or value is None or not to_them):
         return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 
@@ -36,6 +37,7 @@ UNVERIFIED_KEPT = 1_000_000  # bytes; of a larger body that nobody signed only t
 PATIENCE = 2.0  # seconds until a provider is told to come back
 # The same for a body above IN_ROW: asked to come back, a large mail would take as long the next time and be lost in the end.
 LARGE_PATIENCE = 20.0
+FETCHING = 14.0  # where a webhook only points to the mail: a little less than Amazon's SNS waits (15 s)
 READING = 8.0  # seconds one large body may take to be understood; beyond that it is kept as it came
 REPLAY_READING = 120.0  # an administrator waits longer
 # Headers worth keeping beside the raw request. Credentials are never kept.
@@ -76,12 +78,18 @@ async def inbound(request: web.Request) -> web.Response:
         return await _too_big(hub, bound, request)
     seen = as_seen(request, body, hub.settings.server.public_url)
     try:
-        async with asyncio.timeout(PATIENCE if len(body) <= IN_ROW else LARGE_PATIENCE):
+        async with asyncio.timeout(_patience(bound, body)):
             answer = await receive(hub, bound, seen)
     except (StorageBusy, TimeoutError, OSError) as error:
         log.warning("webhook not stored", channel=bound.rule.name, error=str(error) or "too slow")
-        return web.Response(status=503, text="Not stored. Try again.", headers={"Retry-After": "2"})
+        return web.Response(status=bound.connector.answers.busy, text="Not stored. Try again.", headers={"Retry-After": "2"})
     return web.Response(status=answer.status, text=answer.body, content_type=answer.content_type)
+
+
+def _patience(bound: BoundChannel, body: bytes) -> float:
+    if isinstance(bound.connector, Expands):
+        return FETCHING
+    return PATIENCE if len(body) <= IN_ROW else LARGE_PATIENCE
 
 
 @routes.get("/in/{channel}")
@@ -103,11 +111,11 @@ async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
             await connector.prepare(seen, hub.http)
         except TryLater as error:
             log.warning("webhook cannot be verified yet", channel=bound.rule.name, error=str(error))
-            return Answer(503, "What it is verified with cannot be fetched now. Try again.")
+            return Answer(connector.answers.busy, "What it is verified with cannot be fetched now. Try again.")
     verdict = connector.verify(seen, time.time())
     if verdict is Verdict.NO_KEY:
         log.error("no key to verify with; nothing accepted", channel=bound.rule.name)
-        return Answer(503, f"The channel {bound.rule.name} has no key to verify this with. Set it in config.yaml.")
+        return Answer(connector.answers.busy, f"The channel {bound.rule.name} has no key to verify this with. Set it in config.yaml.")
     observing = bound.observes and bound.state.verified_at is None
     if verdict is not Verdict.GOOD and not observing:
         await hub.writer.run(await _keep(hub, bound, seen, SIGNATURE, f"The signature is {_WORDS[verdict]}."))
@@ -120,7 +128,7 @@ async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
             seen = await connector.expand(seen, hub.http)
         except TryLater as error:
             log.warning("webhook points to what cannot be fetched yet", channel=bound.rule.name, error=str(error))
-            return Answer(503, "What it points to cannot be fetched now. Try again.")
+            return Answer(connector.answers.busy, "What it points to cannot be fetched now. Try again.")
         except (Unparseable, Refused) as error:
             await hub.writer.run(await _keep(hub, bound, seen, UNPARSEABLE, str(error), whole=True))
             return connector.answers.ok
@@ -136,6 +144,7 @@ async def receive(hub: Hub, bound: BoundChannel, seen: Request) -> Answer:
     return connector.answers.ok
 
 
+_TOKEN = re.compile(r"([?&]token=)[^&]*")
 _WORDS = {Verdict.BAD: "wrong", Verdict.UNSIGNED: "missing"}
 
 
@@ -186,7 +195,9 @@ async def accept(hub: Hub, bound: BoundChannel, items: Sequence[Inbound]) -> Non
 
 async def _raw(hub: Hub, seen: Request, verdict: Verdict) -> Raw:
     body, sha256 = await _kept_body(hub, seen.body)
-    return Raw(hub.writer.clock(), verdict.value, seen.method, seen.url, _kept_headers(seen.headers), body, sha256)
+    # Some vendors prove themselves by a token in the address: what has verified need not keep it.
+    url = _TOKEN.sub(r"\1-", seen.url)
+    return Raw(hub.writer.clock(), verdict.value, seen.method, url, _kept_headers(seen.headers), body, sha256)
 
 
 async def _kept_body(hub: Hub, body: bytes) -> tuple[bytes | None, str]:
@@ -264,7 +275,15 @@ async def replay(hub: Hub, quarantine_id: int) -> str:
     except (OSError, ValueError):
         return "Its body was not kept (too big, or gone from the file store): there is nothing to replay. Ask its sender for it again."
     seen = Request(row.method, row.url, json.loads(row.headers), body)
-    verdict = Verdict.GOOD if row.kind == UNPARSEABLE else bound.connector.verify(seen, row.received_at / 1_000_000)
+    connector = bound.connector
+    try:
+        if isinstance(connector, Expands):
+            await connector.prepare(seen, hub.http)
+        verdict = Verdict.GOOD if row.kind == UNPARSEABLE else connector.verify(seen, row.received_at / 1_000_000)
+        if isinstance(connector, Expands) and verdict is Verdict.GOOD:
+            seen = await connector.expand(seen, hub.http)
+    except (TryLater, Refused, Unparseable) as error:
+        return f"What it points to cannot be had: {error} It still waits here."
     if verdict is not Verdict.GOOD:
         return f"Its signature is still {_WORDS.get(verdict, 'not verifiable')}. Check the channel's token, then replay."
     try:

@@ -1,4 +1,6 @@
-"""SendGrid Inbound Parse: recorded requests read as an independent implementation reads them, and nothing unproven let in."""
+"""SendGrid Inbound Parse: recorded requests read as an independent implementation reads them, and nothing unproven let in.
+
+The Event Webhook and the API way out: `test_email_sendgrid_out`."""
 
 import base64
 import hashlib
@@ -217,6 +219,11 @@ def test_no_byte_string_of_any_folder_raises_anything_but_unparseable():
     assert seen == 3 * 178
 
 
+@pytest.mark.parametrize(("told", "spam"), [("2.5", {"score": 2.5}), ("", {}), ("nan", {}), ("much", {})])
+def test_sendgrids_spam_score_is_told(told, spam):
+    assert only(channel().parse(form({"headers": HEADERS, "text": "hi", "spam_score": told}))).spam == spam
+
+
 # --- Both forms ------------------------------------------------------------------------------------------------------
 
 HEADERS = "From: Ana <ana@shop.example>\r\nSubject: Hello\r\nMessage-ID: <1@shop.example>\r\n"
@@ -227,8 +234,8 @@ def test_the_envelope_names_the_token_even_when_the_visible_recipients_do_not():
     assert only(channel().parse(form({"headers": HEADERS, "text": "hi", "envelope": envelope}))).reply_token == "tok-1"
 
 
-def test_a_null_envelope_sender_marks_a_bounce():
-    assert only(channel().parse(form({"headers": HEADERS, "text": "hi", "envelope": '{"to":[],"from":""}'}))).automatic == "bounce"
+def test_a_null_envelope_sender_marks_a_machine():
+    assert only(channel().parse(form({"headers": HEADERS, "text": "hi", "envelope": '{"to":[],"from":""}'}))).automatic
     assert only(channel().parse(form({"headers": HEADERS, "text": "hi", "envelope": "{}"}))).automatic == ""
 
 
@@ -391,6 +398,9 @@ P384 = base64.b64encode(
         ({"verification_key": "nonsense"}, "verification_key"),
         ({"verification_key": RSA}, "P-256"),
         ({"verification_key": P384}, "P-256"),
+        ({"event_verification_key": "nonsense"}, "verification_key"),
+        ({"smtp": None}, "api_key"),
+        ({"base_url": "http://api.sendgrid.com"}, "https"),
         ({"basic_auth": "no-colon"}, "user:password"),
         ({"basic_auth": "user:"}, "user:password"),
         ({"address": "not an address"}, "mailbox"),
@@ -408,7 +418,7 @@ def test_a_wrong_setting_stops_the_start_and_names_itself(extra, words):
 def test_it_is_a_channel_as_the_contract_says():
     checked = channel(basic_auth="sg:SECRETWORD", smtp={"host": "smtp.hub.example", "username": "u", "password": "SECRETWORD"})
     assert isinstance(checked, Channel)
-    assert "SECRETWORD" not in repr(checked._settings)
+    assert "SECRETWORD" not in repr(checked.settings)
     answers = checked.answers
     assert (answers.bad_signature, answers.bad_signature_until_verified, answers.too_big) == (403, 503, 200)
 

@@ -2,7 +2,7 @@
 'use strict';
 /* Chat widget of the support hub: no dependencies, served as one script made of these files in order. How to embed it: docs/widget.md. */
 const script = document.currentScript;
-if (!script || customElements.get('hub-chat')) return; // however many script tags, one widget
+if (!script || customElements.get('hub-chat')) return;
 
 const KEYS = ('title|close|messages|message|write|attach|photo|send|sending|sent|seen|waiting|you|support|typing|unread|offline|away|busy|retry|refused|remove|big|kind|many'
 + '|lost|closed|opens|leave|name|email|phone|need|wrong|optional|offer|address|cancel|again|typecode|confirm|thanks|tries').split('|');
@@ -24,11 +24,11 @@ const known = (...tags) => tags.filter(Boolean).map((tag) => tag.toLowerCase().s
 const HUB = new URL(script.src).origin;
 const CHANNEL = script.dataset.channel || 'chat';
 const STORE = `hub-chat:${HUB}/${CHANNEL}`;
-const PAGE = script.dataset.page !== undefined; // the hub's own page: the widget is all of it
-const POLL = 4000; // ms, where streaming does not work
-const IDLE = 30000; // ms between two looks from a hidden tab
-const SILENCE = 40000; // ms without a byte: the stream is dead (the hub speaks every 15 s)
-const TYPING = 3000; // ms between two words that somebody types
+const PAGE = script.dataset.page !== undefined;
+const POLL = 4000;
+const IDLE = 30000;
+const SILENCE = 40000;
+const TYPING = 3000;
 const PHONE = matchMedia('(max-width: 480px)');
 const HINT = `If nothing can be fetched, add ${location.origin} to this site's origins in the hub's config.yaml.`;
 const DARK = 'color-scheme: dark; --bg: #171c23; --soft: #252c36; --text: #e8ecf1; --faint: #a3aebb; --line: #38424f; --bad: #ffb4ab;';
@@ -49,7 +49,7 @@ button, textarea, input, select { font: inherit; color: inherit; }
 button { cursor: pointer; border: 0; background: none; padding: 0; }
 :focus-visible { outline: 3px solid var(--text); outline-offset: 2px; }
 svg { width: 24px; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
-[dir=rtl] .send svg { transform: scaleX(-1); }
+:host([dir=rtl]) .send svg { transform: scaleX(-1); }
 .launch { position: relative; display: grid; place-items: center; width: 56px; height: 56px; margin-inline-start: auto; border-radius: 50%;
 background: var(--accent); color: var(--on-accent); box-shadow: 0 0 0 1px #fff6, 0 4px 14px #0005; }
 :host([side=left]) .launch { margin-inline: 0 auto; }
@@ -59,21 +59,21 @@ color: #fff; font: 600 13px/22px system-ui, sans-serif; }
 .greet { display: flex; gap: 4px; align-items: start; width: max-content; max-width: min(280px, calc(100vw - 40px)); margin: 0 0 12px;
 padding: 6px; border: 1px solid var(--line); border-radius: 14px; background: var(--bg); color: var(--text); box-shadow: 0 6px 24px #0003; }
 .greet .link { padding: 6px; color: inherit; text-align: start; text-decoration: none; font-size: 15px; }
-.greet .x, header button { display: grid; padding: 6px; border-radius: 8px; }
+.greet .x, .head button { display: grid; padding: 6px; border-radius: 8px; }
 .greet .x svg { width: 16px; }
 .panel { position: relative; display: flex; flex-direction: column; width: 370px; height: min(600px, calc(100vh - 110px)); margin-bottom: 14px;
 overflow: hidden; border: 1px solid var(--line); border-radius: 14px; background: var(--bg); color: var(--text);
 box-shadow: 0 10px 40px #0004; }
-header { display: flex; align-items: center; padding: 12px 16px; background: var(--accent); color: var(--on-accent); }
-header :focus-visible { outline-color: var(--on-accent); }
+.head { display: flex; align-items: center; padding: 12px 16px; background: var(--accent); color: var(--on-accent); }
+.head :focus-visible { outline-color: var(--on-accent); }
 h2 { flex: 1; margin: 0; font-size: 16px; overflow-wrap: anywhere; }
 .log { flex: 1; display: flex; flex-direction: column; gap: 10px; min-height: 60px; padding: 16px; overflow-y: auto; overscroll-behavior: contain; }
 .log:focus-visible { outline-offset: -3px; }
 .welcome, .note, small, .privacy { color: var(--faint); }
 .m { max-width: 85%; overflow-wrap: anywhere; }
-p { margin: 0; padding: 8px 12px; border-radius: 14px; background: var(--soft); white-space: pre-wrap; }
+p { width: fit-content; max-width: 100%; margin: 0; padding: 8px 12px; border-radius: 14px; background: var(--soft); white-space: pre-wrap; }
 .you { align-self: flex-end; text-align: end; }
-.you p { background: var(--accent); color: var(--on-accent); text-align: start; }
+.you p { margin-inline-start: auto; background: var(--accent); color: var(--on-accent); text-align: start; }
 a { color: inherit; }
 small { display: block; padding: 2px 4px 0; font-size: 12px; }
 .file { display: inline-block; max-width: 100%; margin: 4px 0 0; padding: 6px 10px; border: 1px solid var(--line); border-radius: 10px;
@@ -119,7 +119,7 @@ background: var(--bg); opacity: .95; pointer-events: none; }
 @media (max-width: 480px) {
 .panel { position: fixed; inset: var(--seen-top, 0) 0 auto; width: auto; height: var(--seen, 100dvh); margin: 0; border: 0; border-radius: 0; }
 :host([open]) .launch { display: none; }
-header { padding-top: calc(12px + env(safe-area-inset-top)); }
+.head { padding-top: calc(12px + env(safe-area-inset-top)); }
 }
 :host([page]) { position: static; }
 :host([page]) .panel { position: fixed; inset: var(--seen-top, 0) 0 auto; width: min(720px, 100%); height: var(--seen, 100dvh); margin: 0 auto;
@@ -160,11 +160,11 @@ if (signal?.aborted) { done(); return; }
 setTimeout(done, ms);
 signal?.addEventListener('abort', done, { once: true });
 });
-const later = (ms) => ms * (1 + Math.random()); // jitter, and never before the time the hub named
+const later = (ms) => ms * (1 + Math.random());
 const failed = (answer) => Object.assign(new Error(`HTTP ${answer.status}`), { wait: Number(answer.headers.get('Retry-After')), status: answer.status });
 const json = (body) => ({ method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
 
-let memory = '{}'; // where the page may not use localStorage
+let memory = '{}';
 const recall = () => {
 try { memory = localStorage.getItem(STORE) || '{}'; } catch { /* memory serves */ }
 return JSON.parse(memory);
@@ -176,13 +176,13 @@ try { localStorage.setItem(STORE, memory); } catch { /* until the page is left *
 const alone = (work) => (navigator.locks ? navigator.locks.request(STORE, work) : work());
 
 class Session extends HTMLElement {
-messages = new Map(); // id -> message as the hub told it
-rows = new Map(); // id, or a queued message's uuid -> its element
-queue = []; // [{id, text, at, after, page, fields?, files?, problem?}], oldest first
-acked = new Set(); // uuids the hub has stored
-reported = new Set(); // answers the hub was told are read
-arrived = new Set(); // answers the hub was told have arrived
-overrides = {}; // what the page set by HubChat('config')
+messages = new Map();
+rows = new Map();
+queue = [];
+acked = new Set();
+reported = new Set();
+arrived = new Set();
+overrides = {};
 
 get config() {
 const { title, theme, accent, position } = script.dataset;
@@ -193,6 +193,8 @@ return { ...recall().config, ...Object.fromEntries(tag), ...this.overrides };
 get language() {
 return known(this.overrides.language, script.dataset.language, document.documentElement.lang, ...(navigator.languages || []), recall().config?.language);
 }
+
+get locale() { return (navigator.languages || []).find((tag) => known(tag) === this.language && tag.startsWith(this.language)) || this.language; }
 
 t(key, value) { return fill(WORDS[this.language].split('|')[KEYS.indexOf(key)], value); }
 
@@ -210,7 +212,7 @@ this.dress();
 adopt(running) {
 const { visitor, token, expires = 0, queue = [], proved = '' } = recall();
 const other = visitor !== this.visitor;
-if (other || proved !== this.proved) { // show nothing of the visitor before, nor what is no longer proved
+if (other || proved !== this.proved) {
 this.stream?.abort();
 this.rows.forEach((row) => row.remove());
 [this.messages, this.rows].forEach((kept) => kept.clear());
@@ -219,7 +221,7 @@ if (proved) this.settle();
 }
 if (other) {
 [this.acked, this.reported, this.arrived].forEach((kept) => kept.clear());
-if (this.visitor) { // what nobody in particular wrote goes with whoever this becomes
+if (this.visitor) {
 this.queue = [];
 this.settle();
 }
@@ -227,7 +229,7 @@ this.settle();
 Object.assign(this, { visitor, token, expires, proved });
 this.offers();
 const own = this.own();
-if (!running) this.queue.push(...queue.filter((entry) => !own.has(entry.id))); // another tab sends its own
+if (!running) this.queue.push(...queue.filter((entry) => !own.has(entry.id)));
 this.paint();
 this.flush();
 this.listen();
@@ -240,6 +242,7 @@ if (jwt === undefined && before.token !== this.token && before.expires * 1000 > 
 const answer = await fetch(`${HUB}/chat/${CHANNEL}/session`, json({ resume: before.token, identify: jwt }));
 if (!answer.ok) throw failed(answer);
 const told = await answer.json();
+this.newcomer = !before.token;
 if (told.problem) console.error(`HubChat identify: ${told.problem}`);
 this.begin(told, !before.visitor || before.visitor === told.visitor ? {} : { queue: [], typed: undefined, told: undefined });
 });
@@ -348,7 +351,7 @@ const typed = this.field.value.trim();
 if (!typed) { this.field.focus(); return; }
 if (this.code) { this.prove(typed); return; }
 const kind = typed.includes('@') ? 'email' : 'phone';
-this.order({ kind, value: typed }).then((done) => done && this.knows({ [kind]: typed })); // what was said, agents may know
+this.order({ kind, value: typed }).then((done) => done && this.knows({ [kind]: typed }));
 }
 
 knows(typed) { remember({ typed: { ...recall().typed, ...typed } }); }
@@ -419,7 +422,7 @@ if (!answer.ok) throw failed(answer);
 const page = await answer.json();
 if (signal.aborted) return;
 this.take(page);
-more = after && page.more; // from nothing, the last page is all that is wanted
+more = after && page.more;
 after = page.messages.at(-1)?.id;
 }
 }
@@ -434,7 +437,7 @@ async follow(outer) {
 const inner = new AbortController();
 const stop = () => inner.abort();
 outer.addEventListener('abort', stop, { once: true });
-let watchdog = setTimeout(stop, POLL * 2); // a proxy that buffers never lets the first frame through
+let watchdog = setTimeout(stop, POLL * 2);
 let lived = false;
 try {
 const answer = await this.call(`/chat/${CHANNEL}/stream?after=${this.after()}`, { signal: inner.signal });
@@ -466,8 +469,8 @@ const first = !this.seeded;
 const fresh = messages.filter((m) => m.from === 'agent' && !m.read && !this.messages.has(m.id));
 messages.forEach((m) => this.messages.set(m.id, m));
 const taken = new Set();
-const bare = (text) => text.replace(/[\s\0\ufeff]/g, ''); // the hub trims a little otherwise than a browser
-this.queue = this.queue.filter((entry) => { // what the hub lists is no longer queued
+const bare = (text) => text.replace(/[\s\0\ufeff]/g, '');
+this.queue = this.queue.filter((entry) => {
 const match = [...this.messages.values()].find((m) => m.from === 'you' && m.id > entry.after && bare(m.text) === bare(entry.text)
 && m.attachments.length === (entry.files || []).length && !taken.has(m.id));
 if (!match) return true;
@@ -513,7 +516,7 @@ if (!refs.length) return;
 refs.forEach((ref) => said.add(ref));
 this.paint();
 const told = await this.call(`/in/${CHANNEL}`, json({ type, refs })).catch(() => ({}));
-if (!told.ok) refs.forEach((ref) => said.delete(ref)); // with the next message, then
+if (!told.ok) refs.forEach((ref) => said.delete(ref));
 }
 
 unread() { return [...this.messages.values()].filter((m) => m.from === 'agent' && !m.read && !this.reported.has(m.ref)); }
@@ -524,7 +527,7 @@ rule.startsWith('.') ? name.toLowerCase().endsWith(rule) : rule.endsWith('/*') ?
 
 class Sending extends Listening {
 files = [];
-nap = new AbortController(); // ends the wait before the next try to send
+nap = new AbortController();
 
 say() {
 const text = this.text.value.trim();
@@ -546,7 +549,7 @@ this.flush();
 
 keep() {
 const own = this.own();
-const others = (recall().queue || []).filter((entry) => !own.has(entry.id)); // of other tabs
+const others = (recall().queue || []).filter((entry) => !own.has(entry.id));
 remember({ queue: [...others, ...this.queue.filter((entry) => !entry.files && !this.acked.has(entry.id))] });
 }
 
@@ -562,7 +565,7 @@ for (let tries = 0, entry; (entry = this.queue.find((one) => !this.acked.has(one
 let wait = Math.min(30, 2 ** tries);
 try {
 if (!this.token) await this.session(await this.proof());
-if (!this.queue.includes(entry)) continue; // it was another visitor's
+if (!this.queue.includes(entry)) continue;
 const { id, text, files, fields, page, at } = entry;
 const answer = await this.call(`/in/${CHANNEL}`, json({ id, text, files, fields, page, at, language: this.language, ...recall().typed }));
 if (answer.ok) {
@@ -579,7 +582,7 @@ throw failed(answer);
 } catch (error) {
 wait = error.wait || wait;
 if (error.status === 429) this.notify('busy', Math.ceil(wait));
-tries += error.wait ? 0.25 : 1; // the hub answers, and asks for patience
+tries += error.wait ? 0.25 : 1;
 }
 if (tries > 3 && navigator.onLine !== false) entry.problem = 'away';
 this.paint();
@@ -653,7 +656,7 @@ if (event.type === 'drop') this.add(event.dataTransfer.files);
 
 pasted(event) {
 const { files, types } = event.clipboardData;
-if (!files.length || types.includes('text/plain')) return; // a copied table comes with its picture: the text is meant
+if (!files.length || types.includes('text/plain')) return;
 event.preventDefault();
 this.add(files);
 }
@@ -662,13 +665,13 @@ async download(file) {
 const answer = await this.call(file.url).catch(() => ({}));
 if (!answer.ok) { this.notify('lost'); return; }
 const href = URL.createObjectURL(await answer.blob());
-el('a', { href, download: file.name }).click(); // saved, never opened: it would run as part of this site
+el('a', { href, download: file.name }).click();
 setTimeout(() => URL.revokeObjectURL(href), 60000);
 }
 
 size(bytes) {
 const [value, unit] = bytes < 1e6 ? [Math.ceil(bytes / 1000), 'kilobyte'] : [bytes / 1e6, 'megabyte'];
-return value.toLocaleString(this.language, { style: 'unit', unit, maximumFractionDigits: 1 });
+return value.toLocaleString(this.locale, { style: 'unit', unit, maximumFractionDigits: 1 });
 }
 
 
@@ -679,7 +682,7 @@ return Boolean(hours && !hours.open && !(Date.parse(hours.opens_at) < Date.now()
 
 wants() {
 const { typed = {}, told, identified, proved, token } = recall();
-const started = told || identified || this.messages.size || (token && !this.seeded);
+const started = told || identified || this.messages.size || (token && !this.seeded && !this.newcomer);
 const fields = (started ? [] : this.config.prechat || []).filter(({ name }) => !typed[name]);
 if (!this.closed() || identified || proved || typed.email) return fields;
 return [...fields.filter(({ name }) => name !== 'email'), { name: 'email', type: 'email', required: true }];
@@ -693,7 +696,7 @@ this.shown = shown;
 const before = Object.fromEntries([...this.fields.querySelectorAll('[name]')].map((input) => [input.name, input.value]));
 this.fields.hidden = !wanted.length;
 this.fields.replaceChildren(...wanted.map(({ name, label, type = 'text', options = [], required }) => {
-const props = { name, required: Boolean(required), ariaInvalid: 'false', dir: 'auto', 'aria-describedby': `wrong-${name}`,
+const props = { name, required: Boolean(required), ariaInvalid: 'false', 'aria-describedby': `wrong-${name}`,
 autocomplete: { name: 'name', email: 'email', phone: 'tel' }[name] || 'off' };
 const input = type === 'select'
 ? el('select', props, el('option', { value: '' }), ...options.map((option) => el('option', { value: this.told(option.value ?? option),
@@ -727,7 +730,7 @@ return Object.fromEntries(said);
 
 class Chat extends Sending {
 connectedCallback() {
-if (this.shadowRoot) return; // a page that replaced its body put the same widget back
+if (this.shadowRoot) return;
 const root = this.attachShadow({ mode: 'open' });
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(LOOK);
@@ -751,7 +754,7 @@ this.fields = el('div', { className: 'fields' });
 this.chips = el('div', { className: 'chips' });
 this.privacy = el('div', { className: 'privacy', dir: 'auto' });
 this.dropzone = el('div', { className: 'drop', hidden: true });
-this.text = el('textarea', { rows: 1, maxLength: 10000, dir: 'auto', onpaste: (event) => this.pasted(event),
+this.text = el('textarea', { rows: 1, maxLength: 10000, onpaste: (event) => this.pasted(event),
 oninput: () => { this.fit(); this.type(); }, onkeydown: (event) => {
 if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.say(); }
 } });
@@ -767,7 +770,7 @@ const { attach, photo, send, close } = this.named;
 const form = el('form', { noValidate: true, onsubmit: (event) => { event.preventDefault(); this.say(); } }, this.fields, this.chips,
 el('div', { className: 'row' }, this.picker, this.camera, attach, photo, this.text, send), this.privacy);
 this.panel = el('div', { className: 'panel', role: 'dialog', hidden: true, onkeydown: (event) => this.key(event) },
-el('header', {}, this.heading, close), this.log, this.typing, this.hours, this.note, this.confirm, form, this.dropzone);
+el('div', { className: 'head' }, this.heading, close), this.log, this.typing, this.hours, this.note, this.confirm, form, this.dropzone);
 for (const name of ['dragenter', 'dragover', 'dragleave', 'drop']) this.panel.addEventListener(name, (event) => this.dragged(event));
 root.append(this.greeting, this.panel, this.launch, this.heard);
 addEventListener('online', () => { this.hush('offline'); this.retry(); this.relisten(); });
@@ -796,6 +799,7 @@ this.offer.textContent = this.t('offer');
 this.confirm.ariaLabel = this.t('confirm');
 this.text.ariaLabel = this.t('message');
 this.text.placeholder = this.t('write');
+this.fit();
 this.dropzone.textContent = this.t('attach');
 for (const [name, node] of Object.entries(this.named)) node.title = node.ariaLabel = this.t(name);
 if (['left', 'right'].includes(config.position)) this.setAttribute('side', config.position);
@@ -807,7 +811,7 @@ const said = this.told(text);
 this.privacy.hidden = !said && !url;
 this.privacy.replaceChildren(url && isWeb(url) ? el('a', { ...away(url), textContent: said || new URL(url).host }) : said);
 this.tint(config.accent);
-this.rows.forEach((row) => row.remove()); // their words too
+this.rows.forEach((row) => row.remove());
 this.rows.clear();
 this.paint(true);
 this.greet(config.greeting);
@@ -845,7 +849,7 @@ hush(...keys) { if (keys.includes(this.noted)) this.note.textContent = this.note
 
 paint(quiet) {
 const atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 80;
-this.log.ariaLive = quiet ? 'off' : 'polite'; // a history is not news
+this.log.ariaLive = quiet ? 'off' : 'polite';
 const welcome = this.told(this.config.welcome) || recall().welcome || '';
 if (this.welcome.textContent !== welcome) this.welcome.textContent = welcome;
 this.asks();
@@ -888,7 +892,7 @@ if (unread !== (this.counted || 0)) { this.counted = unread; this.tell('unread',
 away() {
 const { text, opens_at: at } = this.config.hours;
 const soon = Date.parse(at) - Date.now() < 6 * 864e5;
-const back = at && new Date(at).toLocaleString(this.language, { hour: '2-digit', minute: '2-digit',
+const back = at && new Date(at).toLocaleString(this.locale, { hour: '2-digit', minute: '2-digit',
 ...(soon ? { weekday: 'long' } : { day: 'numeric', month: 'long' }) });
 const mail = this.wants().some(({ name }) => name === 'email');
 return [this.told(text) || this.t('closed'), back && this.t('opens', back), mail && this.t('leave')].filter(Boolean).join(' ');
@@ -898,7 +902,7 @@ row(m, mark) {
 const mine = m.from !== 'agent';
 const who = mine ? this.t('you') : m.name || this.t('support');
 const at = new Date(m.at);
-const clock = at.toLocaleString(this.language, { hour: '2-digit', minute: '2-digit',
+const clock = at.toLocaleString(this.locale, { hour: '2-digit', minute: '2-digit',
 ...(at.toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' }) });
 const row = el('div', { className: mine ? 'm you' : 'm' }, el('span', { className: 'sr', textContent: `${who}: ` }));
 if (m.text) row.append(el('p', { dir: 'auto' }, ...linked(m.text)));
@@ -914,6 +918,7 @@ return row;
 }
 
 fit() {
+this.text.dir = this.text.value ? 'auto' : this.dir;
 this.text.style.height = 'auto';
 this.text.style.height = `${this.text.scrollHeight + 2}px`;
 }

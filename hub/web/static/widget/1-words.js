@@ -1,6 +1,7 @@
 /* Chat widget of the support hub: no dependencies, served as one script made of these files in order. How to embed it: docs/widget.md. */
 const script = document.currentScript;
-if (!script || customElements.get('hub-chat')) return; // however many script tags, one widget
+// However many script tags, one widget
+if (!script || customElements.get('hub-chat')) return;
 
 // The words of the widget itself, one language a line, in the order of KEYS. {} is filled in.
 const KEYS = ('title|close|messages|message|write|attach|photo|send|sending|sent|seen|waiting|you|support|typing|unread|offline|away|busy|retry|refused|remove|big|kind|many'

@@ -3,11 +3,16 @@
 const HUB = new URL(script.src).origin;
 const CHANNEL = script.dataset.channel || 'chat';
 const STORE = `hub-chat:${HUB}/${CHANNEL}`;
-const PAGE = script.dataset.page !== undefined; // the hub's own page: the widget is all of it
-const POLL = 4000; // ms, where streaming does not work
-const IDLE = 30000; // ms between two looks from a hidden tab
-const SILENCE = 40000; // ms without a byte: the stream is dead (the hub speaks every 15 s)
-const TYPING = 3000; // ms between two words that somebody types
+// The hub's own page: the widget is all of it
+const PAGE = script.dataset.page !== undefined;
+// ms, where streaming does not work
+const POLL = 4000;
+// ms between two looks from a hidden tab
+const IDLE = 30000;
+// ms without a byte: the stream is dead (the hub speaks every 15 s)
+const SILENCE = 40000;
+// ms between two words that somebody types
+const TYPING = 3000;
 const PHONE = matchMedia('(max-width: 480px)');
 const HINT = `If nothing can be fetched, add ${location.origin} to this site's origins in the hub's config.yaml.`;
 const DARK = 'color-scheme: dark; --bg: #171c23; --soft: #252c36; --text: #e8ecf1; --faint: #a3aebb; --line: #38424f; --bad: #ffb4ab;';
@@ -28,7 +33,7 @@ button, textarea, input, select { font: inherit; color: inherit; }
 button { cursor: pointer; border: 0; background: none; padding: 0; }
 :focus-visible { outline: 3px solid var(--text); outline-offset: 2px; }
 svg { width: 24px; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
-[dir=rtl] .send svg { transform: scaleX(-1); }
+:host([dir=rtl]) .send svg { transform: scaleX(-1); }
 .launch { position: relative; display: grid; place-items: center; width: 56px; height: 56px; margin-inline-start: auto; border-radius: 50%;
   background: var(--accent); color: var(--on-accent); box-shadow: 0 0 0 1px #fff6, 0 4px 14px #0005; }
 :host([side=left]) .launch { margin-inline: 0 auto; }
@@ -38,21 +43,21 @@ svg { width: 24px; fill: none; stroke: currentColor; stroke-width: 2; stroke-lin
 .greet { display: flex; gap: 4px; align-items: start; width: max-content; max-width: min(280px, calc(100vw - 40px)); margin: 0 0 12px;
   padding: 6px; border: 1px solid var(--line); border-radius: 14px; background: var(--bg); color: var(--text); box-shadow: 0 6px 24px #0003; }
 .greet .link { padding: 6px; color: inherit; text-align: start; text-decoration: none; font-size: 15px; }
-.greet .x, header button { display: grid; padding: 6px; border-radius: 8px; }
+.greet .x, .head button { display: grid; padding: 6px; border-radius: 8px; }
 .greet .x svg { width: 16px; }
 .panel { position: relative; display: flex; flex-direction: column; width: 370px; height: min(600px, calc(100vh - 110px)); margin-bottom: 14px;
   overflow: hidden; border: 1px solid var(--line); border-radius: 14px; background: var(--bg); color: var(--text);
   box-shadow: 0 10px 40px #0004; }
-header { display: flex; align-items: center; padding: 12px 16px; background: var(--accent); color: var(--on-accent); }
-header :focus-visible { outline-color: var(--on-accent); }
+.head { display: flex; align-items: center; padding: 12px 16px; background: var(--accent); color: var(--on-accent); }
+.head :focus-visible { outline-color: var(--on-accent); }
 h2 { flex: 1; margin: 0; font-size: 16px; overflow-wrap: anywhere; }
 .log { flex: 1; display: flex; flex-direction: column; gap: 10px; min-height: 60px; padding: 16px; overflow-y: auto; overscroll-behavior: contain; }
 .log:focus-visible { outline-offset: -3px; }
 .welcome, .note, small, .privacy { color: var(--faint); }
 .m { max-width: 85%; overflow-wrap: anywhere; }
-p { margin: 0; padding: 8px 12px; border-radius: 14px; background: var(--soft); white-space: pre-wrap; }
+p { width: fit-content; max-width: 100%; margin: 0; padding: 8px 12px; border-radius: 14px; background: var(--soft); white-space: pre-wrap; }
 .you { align-self: flex-end; text-align: end; }
-.you p { background: var(--accent); color: var(--on-accent); text-align: start; }
+.you p { margin-inline-start: auto; background: var(--accent); color: var(--on-accent); text-align: start; }
 a { color: inherit; }
 small { display: block; padding: 2px 4px 0; font-size: 12px; }
 .file { display: inline-block; max-width: 100%; margin: 4px 0 0; padding: 6px 10px; border: 1px solid var(--line); border-radius: 10px;
@@ -98,7 +103,7 @@ textarea, input, select { flex: 1; min-width: 0; max-height: 120px; padding: 8px
 @media (max-width: 480px) {
   .panel { position: fixed; inset: var(--seen-top, 0) 0 auto; width: auto; height: var(--seen, 100dvh); margin: 0; border: 0; border-radius: 0; }
   :host([open]) .launch { display: none; }
-  header { padding-top: calc(12px + env(safe-area-inset-top)); }
+  .head { padding-top: calc(12px + env(safe-area-inset-top)); }
 }
 :host([page]) { position: static; }
 :host([page]) .panel { position: fixed; inset: var(--seen-top, 0) 0 auto; width: min(720px, 100%); height: var(--seen, 100dvh); margin: 0 auto;
@@ -140,6 +145,7 @@ const sleep = (ms, signal) => new Promise((done) => {
   setTimeout(done, ms);
   signal?.addEventListener('abort', done, { once: true });
 });
-const later = (ms) => ms * (1 + Math.random()); // jitter, and never before the time the hub named
+// Jitter, and never before the time the hub named
+const later = (ms) => ms * (1 + Math.random());
 const failed = (answer) => Object.assign(new Error(`HTTP ${answer.status}`), { wait: Number(answer.headers.get('Retry-After')), status: answer.status });
 const json = (body) => ({ method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });

@@ -1,6 +1,7 @@
 // --- what this browser remembers: the visitor's token, and messages the hub has not acknowledged ---
 
-let memory = '{}'; // where the page may not use localStorage
+// Where the page may not use localStorage
+let memory = '{}';
 const recall = () => {
   try { memory = localStorage.getItem(STORE) || '{}'; } catch { /* memory serves */ }
   return JSON.parse(memory);
@@ -13,13 +14,20 @@ const remember = (change) => {
 const alone = (work) => (navigator.locks ? navigator.locks.request(STORE, work) : work());
 
 class Session extends HTMLElement {
-  messages = new Map(); // id -> message as the hub told it
-  rows = new Map(); // id, or a queued message's uuid -> its element
-  queue = []; // [{id, text, at, after, page, fields?, files?, problem?}], oldest first
-  acked = new Set(); // uuids the hub has stored
-  reported = new Set(); // answers the hub was told are read
-  arrived = new Set(); // answers the hub was told have arrived
-  overrides = {}; // what the page set by HubChat('config')
+  // id -> message as the hub told it
+  messages = new Map();
+  // id, or a queued message's uuid -> its element
+  rows = new Map();
+  // [{id, text, at, after, page, fields?, files?, problem?}], oldest first
+  queue = [];
+  // Uuids the hub has stored
+  acked = new Set();
+  // Answers the hub was told are read
+  reported = new Set();
+  // Answers the hub was told have arrived
+  arrived = new Set();
+  // What the page set by HubChat('config')
+  overrides = {};
 
   /** What the hub's configuration says, over it what the script tag says, over it what the page says. */
   get config() {
@@ -31,6 +39,9 @@ class Session extends HTMLElement {
   get language() {
     return known(this.overrides.language, script.dataset.language, document.documentElement.lang, ...(navigator.languages || []), recall().config?.language);
   }
+
+  /** The language as this visitor's region writes dates and numbers. */
+  get locale() { return (navigator.languages || []).find((tag) => known(tag) === this.language && tag.startsWith(this.language)) || this.language; }
 
   /** One of the widget's own words. */
   t(key, value) { return fill(WORDS[this.language].split('|')[KEYS.indexOf(key)], value); }
@@ -52,7 +63,8 @@ class Session extends HTMLElement {
   adopt(running) {
     const { visitor, token, expires = 0, queue = [], proved = '' } = recall();
     const other = visitor !== this.visitor;
-    if (other || proved !== this.proved) { // show nothing of the visitor before, nor what is no longer proved
+    // Show nothing of the visitor before, nor what is no longer proved
+    if (other || proved !== this.proved) {
       this.stream?.abort();
       this.rows.forEach((row) => row.remove());
       [this.messages, this.rows].forEach((kept) => kept.clear());
@@ -61,7 +73,8 @@ class Session extends HTMLElement {
     }
     if (other) {
       [this.acked, this.reported, this.arrived].forEach((kept) => kept.clear());
-      if (this.visitor) { // what nobody in particular wrote goes with whoever this becomes
+      // What nobody in particular wrote goes with whoever this becomes
+      if (this.visitor) {
         this.queue = [];
         this.settle();
       }
@@ -69,7 +82,8 @@ class Session extends HTMLElement {
     Object.assign(this, { visitor, token, expires, proved });
     this.offers();
     const own = this.own();
-    if (!running) this.queue.push(...queue.filter((entry) => !own.has(entry.id))); // another tab sends its own
+    // Another tab sends its own
+    if (!running) this.queue.push(...queue.filter((entry) => !own.has(entry.id)));
     this.paint();
     this.flush();
     this.listen();
@@ -84,6 +98,7 @@ class Session extends HTMLElement {
       const answer = await fetch(`${HUB}/chat/${CHANNEL}/session`, json({ resume: before.token, identify: jwt }));
       if (!answer.ok) throw failed(answer);
       const told = await answer.json();
+      this.newcomer = !before.token;
       if (told.problem) console.error(`HubChat identify: ${told.problem}`);
       // What one person had not sent yet must never be sent as another.
       this.begin(told, !before.visitor || before.visitor === told.visitor ? {} : { queue: [], typed: undefined, told: undefined });

@@ -59,7 +59,8 @@ class Codes extends Session {
     if (!typed) { this.field.focus(); return; }
     if (this.code) { this.prove(typed); return; }
     const kind = typed.includes('@') ? 'email' : 'phone';
-    this.order({ kind, value: typed }).then((done) => done && this.knows({ [kind]: typed })); // what was said, agents may know
+    // What was said, agents may know
+    this.order({ kind, value: typed }).then((done) => done && this.knows({ [kind]: typed }));
   }
 
   /** Keep what the visitor said of themselves for the messages to come. */

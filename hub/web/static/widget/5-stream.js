@@ -38,7 +38,8 @@ class Listening extends Codes {
       const page = await answer.json();
       if (signal.aborted) return;
       this.take(page);
-      more = after && page.more; // from nothing, the last page is all that is wanted
+      // From nothing, the last page is all that is wanted
+      more = after && page.more;
       after = page.messages.at(-1)?.id;
     }
   }
@@ -55,7 +56,8 @@ class Listening extends Codes {
     const inner = new AbortController();
     const stop = () => inner.abort();
     outer.addEventListener('abort', stop, { once: true });
-    let watchdog = setTimeout(stop, POLL * 2); // a proxy that buffers never lets the first frame through
+    // A proxy that buffers never lets the first frame through
+    let watchdog = setTimeout(stop, POLL * 2);
     let lived = false;
     try {
       const answer = await this.call(`/chat/${CHANNEL}/stream?after=${this.after()}`, { signal: inner.signal });
@@ -87,8 +89,10 @@ class Listening extends Codes {
     const fresh = messages.filter((m) => m.from === 'agent' && !m.read && !this.messages.has(m.id));
     messages.forEach((m) => this.messages.set(m.id, m));
     const taken = new Set();
-    const bare = (text) => text.replace(/[\s\0\ufeff]/g, ''); // the hub trims a little otherwise than a browser
-    this.queue = this.queue.filter((entry) => { // what the hub lists is no longer queued
+    // The hub trims a little otherwise than a browser
+    const bare = (text) => text.replace(/[\s\0\ufeff]/g, '');
+    // What the hub lists is no longer queued
+    this.queue = this.queue.filter((entry) => {
       const match = [...this.messages.values()].find((m) => m.from === 'you' && m.id > entry.after && bare(m.text) === bare(entry.text)
         && m.attachments.length === (entry.files || []).length && !taken.has(m.id));
       if (!match) return true;
@@ -136,7 +140,8 @@ class Listening extends Codes {
     refs.forEach((ref) => said.add(ref));
     this.paint();
     const told = await this.call(`/in/${CHANNEL}`, json({ type, refs })).catch(() => ({}));
-    if (!told.ok) refs.forEach((ref) => said.delete(ref)); // with the next message, then
+    // With the next message, then
+    if (!told.ok) refs.forEach((ref) => said.delete(ref));
   }
 
   unread() { return [...this.messages.values()].filter((m) => m.from === 'agent' && !m.read && !this.reported.has(m.ref)); }

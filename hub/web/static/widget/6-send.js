@@ -6,7 +6,8 @@ const takes = (accept, { name, type }) => !accept || accept.toLowerCase().split(
 
 class Sending extends Listening {
   files = [];
-  nap = new AbortController(); // ends the wait before the next try to send
+  // Ends the wait before the next try to send
+  nap = new AbortController();
 
   say() {
     const text = this.text.value.trim();
@@ -30,7 +31,8 @@ class Sending extends Listening {
   /** Keep for after a reload what is not acknowledged. Files are too big for that: they live as long as the page. */
   keep() {
     const own = this.own();
-    const others = (recall().queue || []).filter((entry) => !own.has(entry.id)); // of other tabs
+    // Of other tabs
+    const others = (recall().queue || []).filter((entry) => !own.has(entry.id));
     remember({ queue: [...others, ...this.queue.filter((entry) => !entry.files && !this.acked.has(entry.id))] });
   }
 
@@ -47,7 +49,8 @@ class Sending extends Listening {
       let wait = Math.min(30, 2 ** tries);
       try {
         if (!this.token) await this.session(await this.proof());
-        if (!this.queue.includes(entry)) continue; // it was another visitor's
+        // It was another visitor's
+        if (!this.queue.includes(entry)) continue;
         const { id, text, files, fields, page, at } = entry;
         const answer = await this.call(`/in/${CHANNEL}`, json({ id, text, files, fields, page, at, language: this.language, ...recall().typed }));
         if (answer.ok) {
@@ -64,7 +67,8 @@ class Sending extends Listening {
       } catch (error) {
         wait = error.wait || wait;
         if (error.status === 429) this.notify('busy', Math.ceil(wait));
-        tries += error.wait ? 0.25 : 1; // the hub answers, and asks for patience
+        // The hub answers, and asks for patience
+        tries += error.wait ? 0.25 : 1;
       }
       if (tries > 3 && navigator.onLine !== false) entry.problem = 'away';
       this.paint();
@@ -142,7 +146,8 @@ class Sending extends Listening {
 
   pasted(event) {
     const { files, types } = event.clipboardData;
-    if (!files.length || types.includes('text/plain')) return; // a copied table comes with its picture: the text is meant
+    // A copied table comes with its picture: the text is meant
+    if (!files.length || types.includes('text/plain')) return;
     event.preventDefault();
     this.add(files);
   }
@@ -151,13 +156,14 @@ class Sending extends Listening {
     const answer = await this.call(file.url).catch(() => ({}));
     if (!answer.ok) { this.notify('lost'); return; }
     const href = URL.createObjectURL(await answer.blob());
-    el('a', { href, download: file.name }).click(); // saved, never opened: it would run as part of this site
+    // Saved, never opened: it would run as part of this site
+    el('a', { href, download: file.name }).click();
     setTimeout(() => URL.revokeObjectURL(href), 60000);
   }
 
   size(bytes) {
     const [value, unit] = bytes < 1e6 ? [Math.ceil(bytes / 1000), 'kilobyte'] : [bytes / 1e6, 'megabyte'];
-    return value.toLocaleString(this.language, { style: 'unit', unit, maximumFractionDigits: 1 });
+    return value.toLocaleString(this.locale, { style: 'unit', unit, maximumFractionDigits: 1 });
   }
 
   // --- what is asked before the first message, and while nobody is there ---
@@ -170,7 +176,7 @@ class Sending extends Listening {
   /** The fields to be filled in before a message goes. */
   wants() {
     const { typed = {}, told, identified, proved, token } = recall();
-    const started = told || identified || this.messages.size || (token && !this.seeded);
+    const started = told || identified || this.messages.size || (token && !this.seeded && !this.newcomer);
     const fields = (started ? [] : this.config.prechat || []).filter(({ name }) => !typed[name]);
     if (!this.closed() || identified || proved || typed.email) return fields;
     return [...fields.filter(({ name }) => name !== 'email'), { name: 'email', type: 'email', required: true }];
@@ -185,7 +191,7 @@ class Sending extends Listening {
     const before = Object.fromEntries([...this.fields.querySelectorAll('[name]')].map((input) => [input.name, input.value]));
     this.fields.hidden = !wanted.length;
     this.fields.replaceChildren(...wanted.map(({ name, label, type = 'text', options = [], required }) => {
-      const props = { name, required: Boolean(required), ariaInvalid: 'false', dir: 'auto', 'aria-describedby': `wrong-${name}`,
+      const props = { name, required: Boolean(required), ariaInvalid: 'false', 'aria-describedby': `wrong-${name}`,
         autocomplete: { name: 'name', email: 'email', phone: 'tel' }[name] || 'off' };
       const input = type === 'select'
         ? el('select', props, el('option', { value: '' }), ...options.map((option) => el('option', { value: this.told(option.value ?? option),

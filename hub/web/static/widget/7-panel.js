@@ -2,7 +2,8 @@
 
 class Chat extends Sending {
   connectedCallback() {
-    if (this.shadowRoot) return; // a page that replaced its body put the same widget back
+    // A page that replaced its body put the same widget back
+    if (this.shadowRoot) return;
     const root = this.attachShadow({ mode: 'open' });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(LOOK);
@@ -26,7 +27,7 @@ class Chat extends Sending {
     this.chips = el('div', { className: 'chips' });
     this.privacy = el('div', { className: 'privacy', dir: 'auto' });
     this.dropzone = el('div', { className: 'drop', hidden: true });
-    this.text = el('textarea', { rows: 1, maxLength: 10000, dir: 'auto', onpaste: (event) => this.pasted(event),
+    this.text = el('textarea', { rows: 1, maxLength: 10000, onpaste: (event) => this.pasted(event),
       oninput: () => { this.fit(); this.type(); }, onkeydown: (event) => {
         if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.say(); }
       } });
@@ -42,7 +43,7 @@ class Chat extends Sending {
     const form = el('form', { noValidate: true, onsubmit: (event) => { event.preventDefault(); this.say(); } }, this.fields, this.chips,
       el('div', { className: 'row' }, this.picker, this.camera, attach, photo, this.text, send), this.privacy);
     this.panel = el('div', { className: 'panel', role: 'dialog', hidden: true, onkeydown: (event) => this.key(event) },
-      el('header', {}, this.heading, close), this.log, this.typing, this.hours, this.note, this.confirm, form, this.dropzone);
+      el('div', { className: 'head' }, this.heading, close), this.log, this.typing, this.hours, this.note, this.confirm, form, this.dropzone);
     for (const name of ['dragenter', 'dragover', 'dragleave', 'drop']) this.panel.addEventListener(name, (event) => this.dragged(event));
     root.append(this.greeting, this.panel, this.launch, this.heard);
     addEventListener('online', () => { this.hush('offline'); this.retry(); this.relisten(); });
@@ -72,6 +73,7 @@ class Chat extends Sending {
     this.confirm.ariaLabel = this.t('confirm');
     this.text.ariaLabel = this.t('message');
     this.text.placeholder = this.t('write');
+    this.fit();
     this.dropzone.textContent = this.t('attach');
     for (const [name, node] of Object.entries(this.named)) node.title = node.ariaLabel = this.t(name);
     if (['left', 'right'].includes(config.position)) this.setAttribute('side', config.position);
@@ -83,7 +85,8 @@ class Chat extends Sending {
     this.privacy.hidden = !said && !url;
     this.privacy.replaceChildren(url && isWeb(url) ? el('a', { ...away(url), textContent: said || new URL(url).host }) : said);
     this.tint(config.accent);
-    this.rows.forEach((row) => row.remove()); // their words too
+    // Their words too
+    this.rows.forEach((row) => row.remove());
     this.rows.clear();
     this.paint(true);
     this.greet(config.greeting);
@@ -124,7 +127,8 @@ class Chat extends Sending {
 
   paint(quiet) {
     const atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 80;
-    this.log.ariaLive = quiet ? 'off' : 'polite'; // a history is not news
+    // A history is not news
+    this.log.ariaLive = quiet ? 'off' : 'polite';
     const welcome = this.told(this.config.welcome) || recall().welcome || '';
     if (this.welcome.textContent !== welcome) this.welcome.textContent = welcome;
     this.asks();
@@ -168,7 +172,7 @@ class Chat extends Sending {
   away() {
     const { text, opens_at: at } = this.config.hours;
     const soon = Date.parse(at) - Date.now() < 6 * 864e5;
-    const back = at && new Date(at).toLocaleString(this.language, { hour: '2-digit', minute: '2-digit',
+    const back = at && new Date(at).toLocaleString(this.locale, { hour: '2-digit', minute: '2-digit',
       ...(soon ? { weekday: 'long' } : { day: 'numeric', month: 'long' }) });
     const mail = this.wants().some(({ name }) => name === 'email');
     return [this.told(text) || this.t('closed'), back && this.t('opens', back), mail && this.t('leave')].filter(Boolean).join(' ');
@@ -178,7 +182,7 @@ class Chat extends Sending {
     const mine = m.from !== 'agent';
     const who = mine ? this.t('you') : m.name || this.t('support');
     const at = new Date(m.at);
-    const clock = at.toLocaleString(this.language, { hour: '2-digit', minute: '2-digit',
+    const clock = at.toLocaleString(this.locale, { hour: '2-digit', minute: '2-digit',
       ...(at.toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' }) });
     const row = el('div', { className: mine ? 'm you' : 'm' }, el('span', { className: 'sr', textContent: `${who}: ` }));
     if (m.text) row.append(el('p', { dir: 'auto' }, ...linked(m.text)));
@@ -194,6 +198,8 @@ class Chat extends Sending {
   }
 
   fit() {
+    // Of what is written, once something is
+    this.text.dir = this.text.value ? 'auto' : this.dir;
     this.text.style.height = 'auto';
     this.text.style.height = `${this.text.scrollHeight + 2}px`;
   }
