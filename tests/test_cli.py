@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -17,6 +18,7 @@ from hub import keys
 from hub.cli import main
 from hub.storage import migrate
 from tests.conftest import ROOT, sandbox_config
+from tests.storage import fresh_database
 
 MAIL = (
     b"From: Ada <ada@example.com>\r\nTo: support+tok.en@shop.example\r\nSubject: Hello\r\nMessage-ID: <1@example.com>\r\n"
@@ -220,3 +222,20 @@ def test_check_writes_nothing_and_what_the_hub_writes_is_its_own(tmp_path: Path)
     database = tmp_path / "data" / "hub.db"
     assert oct(database.stat().st_mode & 0o777) == "0o600"
     assert oct(database.parent.stat().st_mode & 0o777) == "0o700"
+
+
+@pytest.mark.parametrize(("addresses", "noted"), [(10, False), (11, True)])
+def test_check_notes_a_sender_who_shows_many_reply_to_addresses(addresses: int, noted: bool, tmp_path: Path) -> None:
+    config = sandbox_config(tmp_path)
+    path = fresh_database(tmp_path / "data")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        row = "INSERT INTO identifier (id, kind, site, value, standing, epoch, customer_id, proof, address, first_seen, last_proof_at) "
+        for number in range(addresses + 1):
+            connection.execute(
+                f"{row} VALUES (?, 'email', '', ?, 'asserted', 0, NULL, 'seen', ?, 1, 1)", (number, f"a{number}", f"a{number}@x")
+            )
+            connection.execute(
+                "INSERT INTO evidence (identifier_id, other_id, proof, source, at) VALUES (0, ?, 'seen', 'm', 1)", (number or 1,)
+            )
+    said = run("check", "--config", str(config))
+    assert ("different Reply-To addresses" in said) is noted

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import SecretStr, field_validator
 
 from connectors.email import basic_verdict
-from connectors.shared.mail_auth import judge_results, told
+from connectors.shared.machine_mail import spam_verdict
+from connectors.shared.mail_auth import judge_results, told, wrote
 from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_settings import EmailSettings
-from connectors.shared.mime import check_sender, read_mail, senders, to_message
+from connectors.shared.mime import check_sender, from_address, read_mail, to_message
 from hub.contract import (
     ChannelSettings,
     Checked,
@@ -58,11 +60,12 @@ class RawEmail(MailChannel):
     def parse(self, request: Request) -> Sequence[Inbound]:
         """One mail, whatever the content type says: `curl` alone would call it a form. Raises Unparseable."""
         headers, body = read_mail(request.body)
-        sender, _ = senders(headers)
         verdicts = headers.all("authentication-results")
-        judgement = judge_results(sender.domain, verdicts, self.settings.authserv_id)
+        judgement = judge_results(from_address(headers).rpartition("@")[2], verdicts, self.settings.authserv_id)
         unjudged = not told(verdicts, self.settings.authserv_id)
-        return [to_message(headers, body, judgement, mailbox=self.settings, unjudged=unjudged)]
+        message = to_message(headers, body, judgement, mailbox=self.settings, unjudged=unjudged)
+        # What a filter wrote is believed of the server that is believed, where it says that it saw the mail.
+        return [replace(message, spam=spam_verdict(headers)) if wrote(verdicts, self.settings.authserv_id) else message]
 
     def what_is_checked(self) -> str:
         """Which mails are checked by their own signature, for the administrator."""

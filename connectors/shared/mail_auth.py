@@ -164,12 +164,19 @@ def judge_results(from_domain: str, values: Sequence[str], authserv_id: str) -> 
 
 
 _NO_POLICY = frozenset({"none", "temperror", "permerror", "bestguesspass", "pass"})
+_LONGEST = 16_000
 _SIGNATURE_START = re.compile(r'\bheader\.b="[A-Za-z0-9+/=]*"')  # as OpenDKIM writes it
 
 
 def _ours(values: Sequence[str], authserv_id: str) -> list[tuple[str, list[MethodResult]]]:
     """Each Authentication-Results header of our own server, with what it says."""
-    read = [(value, authentication_results(value)) for value in values] if authserv_id else []
+    name = authserv_id.lower()
+    # What does not even hold the name is not read: a stranger may add megabytes of such headers. None of a server's own is that long.
+    read = (
+        [(value, authentication_results(value)) for value in values if name in value[:_LONGEST].lower() and len(value) <= _LONGEST]
+        if name
+        else []
+    )
     return [(value, found[1]) for value, found in read if found is not None and found[0] == authserv_id.lower()]
 
 
@@ -188,6 +195,11 @@ def _vouching(found: MethodResult) -> list[str]:
     if found.method == "dkim":  # the identity lies within the signing domain (RFC 6376 section 3.5); some servers name it alone
         return [said["header.d"] if "header.d" in said else said.get("header.i", "").rpartition("@")[2]]
     return [said.get("smtp.mailfrom", "").rpartition("@")[2]] if found.method == "spf" else []
+
+
+def wrote(values: Sequence[str], authserv_id: str) -> bool:
+    """Whether one of the Authentication-Results headers is our own server's, whatever it says."""
+    return bool(_ours(values, authserv_id))
 
 
 def told(values: Sequence[str], authserv_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""The header words of a mail: decoding, address lists, message ids, dates, and what kind of machine wrote it.
+"""The header words of a mail: decoding, address lists, message ids and dates.
 
 Every reader here is a single pass over the text. The standard library's structured headers (`email.policy.default`)
 take 18 s for a 40 KB Content-Type and recurse on nested comments, and before Python 3.11.10 its address parser can be
@@ -14,7 +14,7 @@ import quopri
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -41,6 +41,19 @@ _CHARSETS = {
     "x-gbk": "gb18030",
     "ks_c_5601-1987": "cp949",
     "unicode-1-1-utf-7": "utf-7",
+    "unicode-1-1-utf-8": "utf-8",
+    "utf8mb4": "utf-8",
+    "gbk": "gb18030",
+    "x-sjis": "cp932",
+    "shift_jis": "cp932",
+    "shift-jis": "cp932",
+    "euc-kr": "cp949",
+    "windows-874": "cp874",
+    "windows-31j": "cp932",
+    "iso-8859-8-e": "iso-8859-8",
+    "x-mac-roman": "mac-roman",
+    "macintosh": "mac-roman",
+    "x-mac-cyrillic": "mac-cyrillic",
 }
 # Python text codecs that are not charsets of mail: slow on purpose-made input (punycode is quadratic) or not byte text.
 _NO_CHARSET = frozenset({"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
@@ -55,6 +68,9 @@ def decode_text(data: bytes, charset: str = "") -> str:
     except (LookupError, ValueError):
         info = None
     known = info is not None and info.name.replace("-", "_") not in _NO_CHARSET
+    if not codec:
+        codec = _undeclared(data)
+        known = bool(codec)
     for name in ([codec] if known else []) + ["utf-8"]:
         try:
             return data.decode(name)
@@ -69,6 +85,13 @@ def decode_text(data: bytes, charset: str = "") -> str:
     spoilt = text.count("\ufffd")
     # One cut character must not turn a whole UTF-8 text into Windows-1252 gibberish, nor the other way round.
     return text if spoilt * 2 <= len(_NOT_ASCII.findall(text)) else data.decode("cp1252", "replace")
+
+
+def _undeclared(data: bytes) -> str:
+    """The charset of bytes without one, where their first bytes or escapes say it; empty where they do not."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    return "iso-2022-jp" if b"\x1b$" in data[:10_000] else ""  # Japanese mail, older than charset labels (RFC 1468)
 
 
 def _word_bytes(encoding: str, text: str) -> bytes | None:
@@ -111,6 +134,7 @@ class Headers:
     def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
         """`lines` as the parser gives them: bytes outside ASCII as surrogates."""
         self._lines = [(name.lower(), " ".join(raw_text(value).split())) for name, value in lines]
+        self._senders: tuple[list[Mailbox], int] | None = None
 
     def all(self, name: str) -> list[str]:
         """Every value of the header, topmost first."""
@@ -119,6 +143,22 @@ class Headers:
     def first(self, name: str) -> str:
         """The topmost value, or an empty string."""
         return next((value for found, value in self._lines if found == name), "")
+
+    def addresses(self, *names: str) -> list[Mailbox]:
+        """The readable addresses of these headers, in their order; of a flood of lines the first 64,000 characters are read."""
+        found: list[Mailbox] = []
+        left = 64_000
+        for name in names:
+            for value in self.all(name):
+                found += mailboxes(value)[0] if len(value) <= left else []
+                left -= len(value)
+        return found
+
+    def senders(self) -> tuple[list[Mailbox], int]:
+        """Who stands in From, as `mailboxes` reads it; read once, since it is asked for at every step."""
+        if self._senders is None:
+            self._senders = mailboxes(", ".join(self.all("from"))[:64_000])
+        return self._senders
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -184,15 +224,15 @@ def mailboxes(value: str) -> tuple[list[Mailbox], int]:
     broken = 0
     carried: list[str] = []
     for piece in _pieces(value):
-        text = piece.text.strip()
-        if not piece.angles and "@" not in piece.bare:
+        text = "".join(piece.text).strip()
+        if not piece.angles and not piece.has_at:
             carried += [f"{text},"] if text else []
             continue
         words, carried = [*carried, text], []
         if piece.angles:
-            address = address_spec(piece.angles[0]) if len(piece.angles) == 1 and not piece.tail.strip() else None
+            address = address_spec(piece.angles[0]) if len(piece.angles) == 1 and not "".join(piece.tail).strip() else None
         else:
-            address, words = address_spec(piece.bare), [piece.comment.strip()]
+            address, words = address_spec("".join(piece.bare)), [piece.comment.strip()]
         name = clean(decode_words(" ".join(words)), 200)
         if address is None:
             broken += 1
@@ -203,11 +243,19 @@ def mailboxes(value: str) -> tuple[list[Mailbox], int]:
 
 @dataclass(slots=True)
 class _Piece:
-    text: str = ""  # the phrase, quoted strings unquoted
-    bare: str = ""  # the same as written, without comments
-    tail: str = ""  # what follows the angle brackets
+    """Pieces of text are collected in lists: a string that grows a character at a time takes time that grows with its square."""
+
+    text: list[str] = field(default_factory=list)  # the phrase, quoted strings unquoted
+    bare: list[str] = field(default_factory=list)  # the same as written, without comments
+    tail: list[str] = field(default_factory=list)  # what follows the angle brackets
     comment: str = ""
-    angles: tuple[str, ...] = ()
+    angles: list[str] = field(default_factory=list)
+    has_at: bool = False  # an @ stands in `bare`
+
+    def write(self, raw: str, text: str) -> None:
+        self.bare.append(raw)
+        self.text.append(text)
+        self.has_at = self.has_at or "@" in raw
 
 
 def _pieces(value: str) -> list[_Piece]:
@@ -217,8 +265,7 @@ def _pieces(value: str) -> list[_Piece]:
         char = value[at]
         if char == '"':
             end, inner = quoted_end(value, at)
-            piece.text += inner
-            piece.bare += value[at:end]
+            piece.write(value[at:end], inner)
         elif char == "(":
             end = comment_end(value, at)
             piece.comment = value[at + 1 : end - 1]
@@ -226,19 +273,18 @@ def _pieces(value: str) -> list[_Piece]:
             end = at + 1
             while end < len(value) and value[end] != ">":
                 end = quoted_end(value, end)[0] if value[end] == '"' else end + 1
-            piece.angles += (value[at + 1 : end],)
+            piece.angles.append(value[at + 1 : end])
             end += 1
         elif char in ",;":
             pieces.append(piece)
             piece, end = _Piece(), at + 1
-        elif char == ":" and not piece.angles and "@" not in piece.bare:
+        elif char == ":" and not piece.angles and not piece.has_at:
             piece, end = _Piece(), at + 1  # the name of a group
         else:
             end = at + 1
             if piece.angles:
-                piece.tail += char
-            piece.text += "" if piece.angles else char
-            piece.bare += char
+                piece.tail.append(char)
+            piece.write(char, "" if piece.angles else char)
         at = end
     return [*pieces, piece]
 
@@ -282,30 +328,6 @@ def sent_at(value: str) -> int | None:
     if not 631_152_000 <= seconds < 4_102_444_800:
         return None
     return round(seconds * 1_000_000)
-
-
-def automatic_kind(headers: Headers, sender: str, *, null_return_path: bool = False, delivery_status: bool = False) -> str:
-    """What machine wrote the mail: `bounce`, `auto-reply`, `list`, or empty for a person (RFC 3834 sections 2 and 5, RFC 3464).
-
-    `delivery_status`: a part of that type is in it, for reports that leave out their `report-type`.
-    X-Auto-Response-Suppress alone says nothing: Exchange stamps it on what people write.
-    """
-    kind = headers.first("content-type").lower()
-    submitted = headers.first("auto-submitted").partition(";")[0].partition("(")[0].strip().lower()
-    precedence = headers.first("precedence").strip().lower()
-    report = kind.startswith("multipart/report")
-    if report and (delivery_status or "delivery-status" in kind):
-        return "bounce"
-    return_path = headers.first("return-path").replace(" ", "").lower()
-    if sender.partition("@")[0].lower() == "mailer-daemon" or return_path.startswith("<mailer-daemon"):
-        return "bounce"
-    if (submitted and submitted != "no") or precedence == "auto_reply" or (report and "disposition-notification" in kind):
-        return "auto-reply"
-    if null_return_path or return_path == "<>":
-        return "bounce"
-    if headers.first("list-id") or precedence in ("bulk", "list", "junk"):
-        return "list"
-    return ""
 
 
 def token_behind_plus(address: str, candidates: Sequence[str]) -> str:

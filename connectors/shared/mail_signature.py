@@ -24,6 +24,7 @@ from connectors.shared.mail_headers import Headers, ascii_domain, decode_text, m
 from hub.contract import Lookup, TryLater
 
 MOST_SIGNATURES = 5  # looked up for one mail (RFC 6376 section 6.1 leaves the limit to the verifier)
+MAX_SIGNED = 50  # read to see whether any is worth a check
 MAX_HEADER = 256_000  # bytes of all header lines
 MAX_LINES = 5_000
 MAX_SIGNATURE = 8_000  # bytes of one DKIM-Signature
@@ -78,7 +79,7 @@ def covers(domain: str, from_domain: str) -> bool:
 
 def is_signed(headers: Headers, from_domain: str) -> bool:
     """Whether some DKIM-Signature claims to be by a domain that may speak for From: only then there is anything to check."""
-    return any(covers(_tags(value[:MAX_SIGNATURE]).get("d", ""), from_domain) for value in headers.all("dkim-signature"))
+    return any(covers(_tags(value[:MAX_SIGNATURE]).get("d", ""), from_domain) for value in headers.all("dkim-signature")[:MAX_SIGNED])
 
 
 def _tags(text: str) -> dict[str, str]:

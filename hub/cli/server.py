@@ -96,6 +96,12 @@ def check(config: Path) -> None:
         click.echo(f"\nSenders checked by us, with the DKIM signature of their own mail ({asked} are asked for the keys):")
         for name, channel in checking:
             click.echo(f"  {name:<16} {channel.what_is_checked()}")
+    if standing == migrate.HEAD:
+        for address, many in asyncio.run(many_named(settings)):
+            click.echo(
+                f"\nNote: {address} wrote with {many} different Reply-To addresses. If it is a contact form or a list of yours, name it in "
+                "form_senders or trusted_forwarders of its mail channel: then each of them is a customer of their own."
+            )
     click.echo("\nAway (stopped, unreachable, its disk full), the hub loses nothing that customers write for:")
     for name, entry in settings.channels.items():
         click.echo(f"  {name:<16} {AWAY[entry['type']]}")
@@ -131,6 +137,19 @@ def standing_of(settings: Settings) -> tuple[str, str | None]:
 
     url = settings.database_url.get_secret_value()
     return postgres.shown(url), asyncio.run(postgres.current(url))
+
+
+async def many_named(settings: Settings) -> list[tuple[str, int]]:
+    """Senders of mail who showed more than ten Reply-To addresses, and how many: likely a contact form that nobody told the hub of."""
+    from hub.customers.profile import many_reply_to
+    from hub.storage.reader import postgres_reader, sqlite_reader
+
+    url = settings.database_url
+    reader = postgres_reader(url.get_secret_value()) if url is not None else sqlite_reader(settings.storage.database)
+    try:
+        return [(row.address, row.many) for row in await reader.all(many_reply_to())]
+    finally:
+        await reader.close()
 
 
 def writable(path: Path) -> bool:

@@ -117,3 +117,21 @@ def tie(join_id: int) -> Select[Any]:
     """The two nodes that a join or merge tied."""
     j = _join_log
     return select(j.id, j.left_id, j.right_id).where(j.id == join_id, j.op.in_(["join", "merge"]))
+
+
+MANY_REPLY_TO = 10
+
+
+def many_reply_to() -> Select[Any]:
+    """Mail addresses that wrote with more than MANY_REPLY_TO different Reply-To addresses, and how `many`: at most ten of them."""
+    speaker, said = metadata.tables["identifier"], metadata.tables["evidence"]
+    many = func.count(said.c.other_id.distinct()).label("many")
+    return (
+        select(speaker.c.address, many)
+        .select_from(said.join(speaker, speaker.c.id == said.c.identifier_id))
+        .where(said.c.proof == "seen", said.c.other_id.is_not(None), speaker.c.kind == "email")
+        .group_by(speaker.c.id, speaker.c.address)
+        .having(many > MANY_REPLY_TO)
+        .order_by(many.desc())
+        .limit(10)
+    )

@@ -12,7 +12,7 @@ PLACE = Place(name="mail", inbound_url="https://hub.example/in/mail", key=b"k" *
 
 
 def channel(**extra) -> RawEmail:
-    known = {"type": "email", "address": "support@hub.example", "password": "s3cret:x", "authserv_id": "mx.hub.example"}
+    known = {"type": "mime", "address": "support@hub.example", "password": "s3cret:x", "authserv_id": "mx.hub.example"}
     return RawEmail(RawEmail.Settings(**(known | {"smtp": {"host": "127.0.0.1", "security": "none"}} | extra)), PLACE)
 
 
@@ -118,7 +118,7 @@ def test_mails_of_the_published_collections_pass_through_the_channel():
 
 def test_it_is_a_channel_as_the_contract_says():
     assert isinstance(channel(), Channel)
-    assert "s3cret" not in repr(channel()._settings)
+    assert "s3cret" not in repr(channel().settings)
     assert channel().answers.bad_signature == 401
     assert channel(smtp={"host": "127.0.0.1", "port": 8025, "security": "none"}).is_sandbox()
     # A Postfix beside the hub is real, and on a port of its own kind.
@@ -130,3 +130,73 @@ def test_it_is_a_channel_as_the_contract_says():
 async def test_there_is_nothing_to_fetch():
     with pytest.raises(Refused):
         await channel().fetch("https://evil.example/x", None)  # type: ignore[arg-type]
+
+
+SPAM = [
+    ("X-Spam-Status: Yes, score=7.3 required=5.0 tests=A,B\n", {"score": 7.3, "flagged": True}),
+    ("X-Spam-Status: No, hits=-1.9 required=5.0\n", {"score": -1.9, "flagged": False}),
+    ("X-Spam-Score: 4.2\nX-Spam-Flag: NO\n", {"score": 4.2, "flagged": False}),
+    ("X-Spam-Score: 4.2 (++++)\n", {"score": 4.2}),
+    ("X-Spam-Flag: YES\n", {"flagged": True}),
+    ("X-Spamd-Result: default: False [-1.20 / 15.00];\n\tARC_NA(0.00)[]\n", {"score": -1.2, "flagged": False}),
+    ("X-Rspamd-Score: 12.5\nX-Rspamd-Action: add header\n", {"score": 12.5, "flagged": True}),
+    ("X-Rspamd-Action: no action\n", {"flagged": False}),
+    ("X-Rspamd-Action: greylist\n", {"flagged": False}),
+    ("X-Spam: Yes\n", {"flagged": True}),
+    ("X-MS-Exchange-Organization-SCL: 5\n", {"flagged": True}),
+    ("X-MS-Exchange-Organization-SCL: -1\n", {"flagged": False}),
+    # The sender's own "this is no spam" does not outweigh the server's word.
+    ("X-Spam-Status: Yes, score=9.1\nX-Spam-Status: No, score=0.1\nX-Spam-Flag: NO\n", {"score": 9.1, "flagged": True}),
+    ("X-Spam-Score: a lot\nX-Spam-Status: perhaps\n", {}),
+    ("X-Spam-Score: " + "9" * 400 + "\n", {}),
+    ("", {}),
+]
+OURS = "Authentication-Results: mx.hub.example; dmarc=none\n"
+
+
+@pytest.mark.parametrize(("lines", "expected"), SPAM)
+def test_what_our_servers_filter_wrote_is_told(lines, expected):
+    assert read(OURS + lines + MAIL).spam == expected
+
+
+@pytest.mark.parametrize(
+    ("verdict", "extra"),
+    [
+        (OURS, {"authserv_id": ""}),  # nobody is believed
+        ("", {}),  # our server has not seen the mail
+        ("Authentication-Results: mx.evil.example; dmarc=pass\n", {}),
+    ],
+)
+def test_a_filter_of_nobody_we_believe_says_nothing(verdict, extra):
+    assert read(verdict + SPAM[0][0] + MAIL, **extra).spam == {}
+
+
+FORWARDED = "From: team@shop.example\nReply-To: Ana <ana@else.example>\nList-Id: <team.shop.example>\nMessage-ID: <2@shop.example>\n\nHi\n"
+
+
+def test_a_forwarder_is_believed_by_our_servers_verdict_alone():
+    proved = "Authentication-Results: mx.hub.example; dmarc=pass header.from=shop.example\n"
+    trusted = {"trusted_forwarders": ["team@shop.example"]}
+    found = read(proved + FORWARDED, **trusted)
+    assert ([(claim.value, claim.proof) for claim in found.claims], found.automatic) == ([("ana@else.example", Proof.CLAIMED)], "")
+    for text, extra in ((FORWARDED, trusted), (proved.replace("mx.hub", "mx.evil") + FORWARDED, trusted), (proved + FORWARDED, {})):
+        found = read(text, **extra)
+        assert (found.claims[0].value, found.automatic) == ("team@shop.example", "list")
+
+
+def test_a_returned_mail_without_a_sender_is_a_report_and_proves_nobody():
+    text = (
+        "From: Postmaster <>\nSubject: failure notice\nAuthentication-Results: mx.hub.example; dmarc=pass\n\n"
+        "Hi. This is the qmail-send program at mx.example.\n\n<ana@shop.example>:\nno such user\n\n--- Below this line is a copy\n\n"
+        "Message-ID: <7@hub.example>\n"
+    )
+    found = read(text)
+    assert (found.automatic, found.claims[0].proof) == ("bounce", Proof.CLAIMED)
+    assert [(report.recipient, report.mail_id) for report in found.reports] == [("ana@shop.example", "<7@hub.example>")]
+
+
+def test_what_they_wrote_this_time_is_told_apart_from_what_they_quote_and_not_of_machines():
+    quoting = MAIL + "\nOn Fri, 20 Nov 2026 at 10:00, Support <support@hub.example> wrote:\n> Where is it?\n"
+    assert (read(quoting).reply_text or "").strip() == "Hi"
+    assert read(MAIL).reply_text is None
+    assert read("Auto-Submitted: auto-replied\n" + quoting).reply_text is None

@@ -91,8 +91,8 @@ text-align: start; overflow-wrap: anywhere; }
 form { border-top: 1px solid var(--line); padding: 10px 12px calc(10px + env(safe-area-inset-bottom)); }
 .row { display: flex; align-items: flex-end; gap: 6px; }
 textarea, input, select { flex: 1; min-width: 0; max-height: 120px; padding: 8px 10px; border: 1px solid var(--faint); border-radius: 10px;
-resize: none; background: var(--bg); font-size: 16px; }
-.fields { max-height: 38vh; margin-bottom: 8px; overflow-y: auto; }
+resize: none; background: var(--bg); font-size: 16px; outline-offset: 0; }
+.fields { max-height: 38vh; margin: -4px -4px 4px; padding: 4px; overflow-y: auto; }
 .fields label { display: block; margin-bottom: 6px; font-size: 13px; }
 .fields input, .fields select { display: block; width: 100%; padding: 6px 10px; }
 .link { align-self: flex-start; padding: 2px 0; text-decoration: underline; font-size: 13px; color: var(--faint); text-align: start; }
@@ -919,6 +919,7 @@ return row;
 
 fit() {
 this.text.dir = this.text.value ? 'auto' : this.dir;
+if (!this.open) return;
 this.text.style.height = 'auto';
 this.text.style.height = `${this.text.scrollHeight + 2}px`;
 }
@@ -943,6 +944,7 @@ remember({ greeted: true });
 this.panel.ariaModal = String(PHONE.matches || PAGE);
 this.tint(this.config.accent);
 this.paint(true);
+this.fit();
 (this.fields.querySelector('[name]') || this.text).focus();
 this.read();
 this.tell('open');

@@ -200,6 +200,7 @@ class Chat extends Sending {
   fit() {
     // Of what is written, once something is
     this.text.dir = this.text.value ? 'auto' : this.dir;
+    if (!this.open) return;
     this.text.style.height = 'auto';
     this.text.style.height = `${this.text.scrollHeight + 2}px`;
   }
@@ -225,6 +226,7 @@ class Chat extends Sending {
     this.panel.ariaModal = String(PHONE.matches || PAGE);
     this.tint(this.config.accent);
     this.paint(true);
+    this.fit();
     (this.fields.querySelector('[name]') || this.text).focus();
     this.read();
     this.tell('open');
