@@ -17,6 +17,7 @@ from connectors.shared.reply.phrases import ANSWERS_WITHIN
 from connectors.shared.reply.signature import signature_lines
 from connectors.shared.reply.structure import hints
 
+_TRIED = 50  # lines above a marked one that may be its attribution
 _SHORT = 700  # characters of own words, at most, that may announce answers inside of a quote
 
 
@@ -109,8 +110,12 @@ def _apart(lines: Sequence[Line], quoted: Sequence[bool]) -> list[Kind]:
     marks = Marks(lines)
     own = unsettled = False
     at = _chosen(lines, quoted)
+    theirs = _first_attribution(lines, quoted, marks)
     while at < len(lines):
         found = marks.at(at) if lines[at].depth == 0 else None
+        if quoted[at] and own and at < theirs:  # between own words and the attribution of the real quote: people write such lines too
+            at += 1
+            continue
         if quoted[at] and (found is None or not _passed_on(found.mark, own=own)):
             kinds[at] = Kind.OWN if unsettled else Kind.QUOTE
             at += 1
@@ -135,6 +140,28 @@ def _apart(lines: Sequence[Line], quoted: Sequence[bool]) -> list[Kind]:
         own = own or bool(lines[at].words and not _only_signature(lines[at]))
         at += 1
     return kinds
+
+
+def _first_attribution(lines: Sequence[Line], quoted: Sequence[bool], marks: Marks) -> int:
+    """Where the first attribution stands that marked lines follow; 0 where there is none. An answer among quotes has its attribution on
+    top of them."""
+    tried = 0
+    for at, line in enumerate(lines):
+        if line.depth or line.blank or not line.words:
+            continue
+        following = next((index for index in range(at + 1, min(len(lines), at + 6)) if lines[index].depth), None)
+        if following is None:
+            continue
+        tried += 1
+        if tried > _TRIED:
+            break
+        found = marks.at(at)
+        below = None
+        if found is not None and found.mark in (Mark.ATTRIBUTION, Mark.LIKELY):
+            below = next((index for index in range(found.end, min(len(lines), found.end + 6)) if not lines[index].blank), None)
+        if below is not None and quoted[below]:
+            return at
+    return 0
 
 
 def _passed_on(mark: Mark, *, own: bool) -> bool:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -586,3 +588,27 @@ def test_work_grows_with_the_length_and_not_faster(unit: str, monkeypatch: pytes
     assert looked[1] <= 2.2 * looked[0] + 50
     assert looked[2] <= 2.2 * looked[1] + 50
     assert looked[2] <= 2 * 32_000 + Marks.MOST_TRIES + 50
+
+
+# --- A hundred mails by somebody who has not seen the code -------------------------------------------------------------
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(text.split())
+
+
+@pytest.mark.parametrize("html", [True, False], ids=["with its HTML", "from the text alone"])
+def test_of_a_hundred_mails_in_eight_languages_no_own_word_is_lost(html: bool) -> None:
+    """Exact are those where nothing of a quote or signature is left either; contact blocks of companies are left on purpose."""
+    mails = json.loads((Path(__file__).parents[1] / "mails" / "replies.json").read_text(encoding="utf-8"))
+    assert len(mails) == 100
+    assert len({mail["language"] for mail in mails}) == 8
+    lost, exact = {}, 0
+    for mail in mails:
+        said = written(mail["text"], mail["html"] if html else "")
+        shown = mail["text"] if said is None else said
+        if gone := _words(mail["own"]) - _words(shown):
+            lost[mail["name"]] = dict(gone)
+        exact += shown.split() == mail["own"].split()
+    assert lost == {}
+    assert exact >= (87 if html else 86), exact

@@ -203,7 +203,7 @@ SENT_LAST = (
     (("von mein", "diese nachricht wurde ", "diese e-mail wurde ", "diese mail wurde "), ("gesendet", "verschickt", "versendet")),
     (("outlook für ", "outlook voor "), ("beziehen", "downloaden", "herunterladen")),
     (
-        ("iphone", "ipad", "android", "samsung", "xiaomi", "huawei", "outlook"),
+        ("iphone", "ipad", "ios", "android", "samsung", "galaxy", "xiaomi", "huawei", "outlook"),
         ("gönderildi", "gönderilmiştir", "edinin", "から送信", "から送信されました"),
     ),
     (("az iphone", "az ipad", "iphone", "ipad", "android", "samsung", "a samsung", "xiaomi"), ("küldve", "küldtem")),

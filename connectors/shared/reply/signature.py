@@ -17,6 +17,7 @@ LONGEST = 30  # lines that say something behind "-- "
 _LONGEST_BARE = 15  # the same behind "--", which people also draw between paragraphs
 _PARAGRAPHS = 6  # of a lawyer or a provider, at the end
 _RULE = "-_=*~ "
+_LABELLED = re.compile(r"\[([^\[\]]{1,100})\]\(https?://[^\s()]{1,300}\)")  # as HTML becomes text
 _LINK = re.compile(r"<?https?://[^\s>]{1,300}>?|\[[^\[\]]{1,100}\]\(|<mailto:[^>]{1,100}>")
 _CONTACTS = (
     re.compile(r"(?:\+|\b00|\(0|\b0)\d[\d ()/.\-]{6,20}|\(\d{3}\) ?\d{3}|\b\d{3}[-.]\d{3}[-.]\d{4}\b"),  # a telephone
@@ -46,7 +47,7 @@ def _from_a_device(words: str) -> bool:
     """ "Sent from my iPhone" and its like, in a line of its own."""
     if not 5 < len(words) <= 300 or words[-1] == "?":
         return False
-    said = _LINK.sub(" ", words).lower().strip("()[]<>*_-–—~ .。")
+    said = _LINK.sub(" ", _LABELLED.sub(r"\1", words)).lower().strip("()[]<>*_-–—~ .。")
     if len(said) > 100 or len(said.split()) > 14 or not any(device in said for device in DEVICES):
         return False
     if said.startswith(SENT_FROM):
