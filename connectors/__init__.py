@@ -12,8 +12,19 @@ from typing import Any
 CHANNELS = {
     "twilio_sms": "connectors.twilio_sms:TwilioSms",
     "twilio_whatsapp": "connectors.twilio_whatsapp:TwilioWhatsApp",
+    "whatsapp_cloud": "connectors.whatsapp_cloud:WhatsAppCloud",
+    "telnyx_sms": "connectors.telnyx_sms:TelnyxSms",
     "sendgrid": "connectors.email.sendgrid:SendgridEmail",
+    "mailgun": "connectors.email.mailgun:MailgunEmail",
+    "mailersend": "connectors.email.mailersend:MailerSendEmail",
+    "postmark": "connectors.email.postmark:PostmarkEmail",
+    "resend": "connectors.email.resend:ResendEmail",
+    "brevo": "connectors.email.brevo:BrevoEmail",
+    "mandrill": "connectors.email.mandrill:MandrillEmail",
+    "amazon_ses": "connectors.email.amazon_ses:AmazonSesEmail",
     "mime": "connectors.email.raw:RawEmail",
+    "smtp_listener": "connectors.email.listener:SmtpListener",
+    "imap": "connectors.email.imap:ImapEmail",
     "webchat": "connectors.webchat:WebChat",
 }
 ROOMS = {

@@ -29,7 +29,7 @@ from connectors.shared.loopback import is_loopback, is_loopback_url
 from connectors.shared.mail_auth import DMARC_FAIL, Judgement, aligned
 from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_settings import EmailSettings
-from connectors.shared.mime import check_sender, read_mail, senders, to_message
+from connectors.shared.mime import check_sender, from_address, read_mail, to_message
 from connectors.shared.retry_after import retry_after
 from connectors.shared.smtp import build, recipient
 from hub.contract import (
@@ -247,7 +247,7 @@ class AmazonSesEmail(MailChannel):
         said = to_message(
             headers,
             body,
-            judge(senders(headers)[0].domain if headers.first("from") else "", verdicts, envelope_from),
+            judge(from_address(headers).rpartition("@")[2], verdicts, envelope_from),
             mailbox=self.settings,
             envelope_to=[found for found in recipients if isinstance(found, str)] if isinstance(recipients, list) else [],
             null_return_path=envelope_from == "<>" or source == "",

@@ -25,7 +25,7 @@ from connectors.shared.mail_auth import judge_results
 from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_headers import Headers, message_ids
 from connectors.shared.mail_settings import EmailSettings
-from connectors.shared.mime import MAX_PARTS, make_body, media_type, named, safe_name, senders, to_message
+from connectors.shared.mime import MAX_PARTS, from_address, make_body, media_type, named, safe_name, to_message
 from connectors.shared.retry_after import retry_after
 from hub.contract import (
     STATUS_AFTER,
@@ -154,7 +154,7 @@ class BrevoEmail(MailChannel):
             items = found["items"]
             return self._each(items, self._mail) or [_ping(request)]
         if isinstance(found, dict):
-            return [_update(found) if found else _ping(request)]
+            return [_update(found)]
         return self._each(found, _update) or [_ping(request)]
 
     def _each(self, items: object, read: Any) -> list[Inbound]:
@@ -167,7 +167,7 @@ class BrevoEmail(MailChannel):
         text, html = (_text(item, name, 1_000_000).replace("\r\n", "\n").replace("\x00", "") for name in ("RawTextBody", "RawHtmlBody"))
         # Where a mail has one body, Brevo may put an empty text or null beside it.
         body = make_body([(text if text.strip() or not html else None, html or None)], self._attachments(item))
-        domain = senders(headers)[0].domain if headers.first("from") else ""
+        domain = from_address(headers).rpartition("@")[2]
         recipients = item.get("Recipients")
         said = to_message(
             headers,
@@ -248,8 +248,6 @@ def _update(event: Mapping[str, Any]) -> Inbound:
     known = json.dumps([event.get(name) for name in _IDENTIFYING], sort_keys=True)
     key = f"event:{hashlib.sha256(known.encode()).hexdigest()}"
     message_id = _text(event, "message-id", 400)
-    if not message_id and not _text(event, "email"):
-        return Ignored(provider_key=key, reason=f"Brevo says {kind or 'nothing'} of no mail")
     our = EVENTS.get(kind, DeliveryEvent.OTHER)
     reason = " ".join(_text(event, "reason", 400).split())
     return DeliveryUpdate(

@@ -22,7 +22,7 @@ from connectors.shared.mail_auth import Judgement, judge_results, told
 from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_headers import message_ids
 from connectors.shared.mail_settings import EmailSettings
-from connectors.shared.mime import check_sender, read_mail, senders, to_message
+from connectors.shared.mime import check_sender, from_address, read_mail, to_message
 from connectors.shared.multipart import read_form
 from connectors.shared.signatures import form_pairs
 from hub.contract import (
@@ -128,7 +128,7 @@ class MandrillEmail(MailChannel):
         original = raw.encode("utf-8", "surrogateescape" if _escaped(raw) else "surrogatepass")
         headers, body = read_mail(original)
         verdicts = headers.all("authentication-results")
-        domain = senders(headers)[0].domain if headers.first("from") else ""
+        domain = from_address(headers).rpartition("@")[2]
         # Mandrill says whether DKIM was valid and SPF passed, but not for which domain: neither proves From.
         judgement = judge_results(domain, verdicts, self.settings.authserv_id) if self.settings.authserv_id else Judgement()
         dkim = msg.get("dkim")
@@ -197,8 +197,6 @@ def _update(event: Mapping[str, Any]) -> Inbound:
     )
     key = f"event:{digest.hexdigest()}"
     message_id = _text(event, "_id", 200) or _text(about, "_id", 200)
-    if not message_id and not about:  # a change of the reject list, or a kind we do not know: about no mail of ours
-        return Ignored(provider_key=key, reason=f"Mandrill says {kind or 'nothing'} of no mail")
     our = EVENTS.get(kind, DeliveryEvent.OTHER)
     words = [
         _text(about, "bounce_description", 100),
@@ -214,7 +212,8 @@ def _update(event: Mapping[str, Any]) -> Inbound:
         event=our,
         provider_message_id=message_id,
         mail_id=(*message_ids(own_id), "")[0],
-        recipient=_text(about, "email"),
+        # Of a change of the reject list, which is about an address and no mail of ours.
+        recipient=_text(about, "email") or (_text(event["reject"], "email") if isinstance(event.get("reject"), dict) else ""),
         delivery_id=delivery_of(metadata.get(NAME)) if isinstance(metadata, dict) else None,
         error=f"Mandrill: {': '.join([kind, *filter(None, words)])}" if our in _FAULTS else "",
         # A hard bounce for another reason than the address (a domain without a server may come back) is still final at Mandrill.

@@ -25,6 +25,7 @@ from hub.contract import (
     InboundMessage,
     Lookup,
     Request,
+    Unparseable,
     Verdict,
 )
 
@@ -60,6 +61,8 @@ class RawEmail(MailChannel):
     def parse(self, request: Request) -> Sequence[Inbound]:
         """One mail, whatever the content type says: `curl` alone would call it a form. Raises Unparseable."""
         headers, body = read_mail(request.body)
+        if not headers:
+            raise Unparseable("this is no mail: it has no headers")
         verdicts = headers.all("authentication-results")
         judgement = judge_results(from_address(headers).rpartition("@")[2], verdicts, self.settings.authserv_id)
         unjudged = not told(verdicts, self.settings.authserv_id)

@@ -33,13 +33,13 @@ from connectors.shared.mime import (
     MAX_PARTS,
     Body,
     check_sender,
+    from_address,
     make_body,
     media_type,
     named,
     read_headers,
     read_mail,
     safe_name,
-    senders,
     to_message,
 )
 from connectors.shared.multipart import Part, read_form
@@ -247,7 +247,7 @@ class SendgridEmail(MailChannel):
     def _judge(self, headers: Headers, form: dict[str, Part], envelope: dict[str, object]) -> Judgement:
         if self._believes_nobody(self._key):
             return Judgement()
-        domain = senders(headers)[0].domain
+        domain = from_address(headers).rpartition("@")[2]
         ours = judge_results(domain, headers.all("authentication-results"), self.settings.authserv_id)
         if ours != Judgement():
             return ours

@@ -375,7 +375,7 @@ def to_message(
     known = "\x1f".join([*(headers.first(name) for name in ("from", "date", "subject")), body.fingerprint])
     key = f"{message_id}|{hashlib.sha256(known.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
     told = _reports(headers, body, key, null_return_path)
-    sender, several = senders(headers) if not told or from_address(headers) else (NOBODY, False)
+    sender, several = senders(headers) if from_address(headers) else (NOBODY, False)
     proof = Proof.CLAIMED if several or sender is NOBODY else judgement.proof
     author = forwarding.author(headers, sender, proof, mailbox)
     if author.mailbox is not sender:  # what our own machine says of its customer is the customer's claim
@@ -384,6 +384,10 @@ def to_message(
         reply_to = [box.address for box in headers.addresses("reply-to")]
         others = [found for found in dict.fromkeys(reply_to) if found.lower() != sender.address.lower()]
         claims = (Claim("email", sender.address, proof), *(Claim("email", other, Proof.SEEN) for other in others[:3]))
+    if sender is NOBODY and not told:
+        if not headers and not body.attachments and not body.text.strip():
+            raise Unparseable("this is no mail: it is empty")
+        claims = ()  # it is read all the same; the hub keeps it aside
     to, cc = (tuple(dict.fromkeys(box.address for box in headers.addresses(name))) for name in ("to", "cc"))
     delivered = [box.address for box in headers.addresses("delivered-to", "x-original-to", "envelope-to", "x-envelope-to")]
     automatic = automatic_kind(
@@ -420,7 +424,7 @@ def to_message(
     )
 
 
-# Stands for the sender of a returned mail whose From names none ("Postmaster <>"); RFC 2606 keeps `.invalid` free of owners.
+# Stands for the sender of a mail whose From names none ("Postmaster <>"); RFC 2606 keeps `.invalid` free of owners.
 NOBODY = Mailbox("", "mailer-daemon@unknown.invalid")
 
 

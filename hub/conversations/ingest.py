@@ -81,6 +81,8 @@ def item(
         return Item(said, weigh(said.previous, trusted), weigh(said.present, trusted) if said.present else (), trusted=trusted)
     if isinstance(said, DeliveryUpdate | Ignored) or (isinstance(said, InboundMessage) and said.automatic in REPORTING and said.reports):
         return Item(said, trusted=trusted)
+    if not said.claims:
+        raise NoSender("It names no sender: nobody could be answered.")
     known = weigh(said.claims, trusted, policy.region)
     if not isinstance(said, InboundMessage):
         return Item(said, known, trusted=trusted)

@@ -75,7 +75,8 @@ small { display: block; padding: 2px 4px 0; font-size: 12px; }
 form { border-top: 1px solid var(--line); padding: 10px 12px calc(10px + env(safe-area-inset-bottom)); }
 .row { display: flex; align-items: flex-end; gap: 6px; }
 textarea, input, select { flex: 1; min-width: 0; max-height: 120px; padding: 8px 10px; border: 1px solid var(--faint); border-radius: 10px;
-  resize: none; background: var(--bg); font-size: 16px; outline-offset: 0; }
+  resize: none; background: var(--bg); font-size: 16px; }
+:is(textarea, input, select):focus-visible { outline-width: 2px; outline-offset: 0; }
 .fields { max-height: 38vh; margin: -4px -4px 4px; padding: 4px; overflow-y: auto; }
 .fields label { display: block; margin-bottom: 6px; font-size: 13px; }
 .fields input, .fields select { display: block; width: 100%; padding: 6px 10px; }

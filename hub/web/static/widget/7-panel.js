@@ -56,7 +56,7 @@ class Chat extends Sending {
     this.adopt();
     if (navigator.onLine === false) this.notify('offline');
     this.configure();
-    if (PAGE) { this.show(); this.resume(); }
+    if (PAGE) this.resume().finally(() => this.show());
   }
 
   /** Put on what is configured: words, direction, side, colours. */
