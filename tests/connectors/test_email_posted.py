@@ -244,11 +244,11 @@ def test_postmarks_published_payloads_read_as_what_they_are(raw: str) -> None:
     (found,) = channel("postmark").parse(posted(body))
     assert isinstance(found, InboundMessage)
     assert (found.claims[0].value, found.sender_name, found.subject) == ("support@postmarkapp.com", "Postmarkapp Support", "Test subject")
-    if not raw:  # the whole mail beside it has no Cc
+    if not raw:  # the whole mail beside it is another one
         assert found.cc[:1] == ("firstcc@postmarkapp.com",)
+        assert [(file.name, len(file.data or b"")) for file in found.attachments] == [("test.txt", 45)]
     assert found.external_id == "00000000-0000-0000-0000-000000000000"
     assert (found.original is not None) is bool(raw)
-    assert [(file.name, len(file.data or b"")) for file in found.attachments] == [("test.txt", 45)]
     assert found.claims[0].proof is Proof.CLAIMED, "Postmark says nothing of who wrote it"
 
 
