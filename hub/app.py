@@ -545,3 +545,8 @@ def lone_channel(type_: str, settings: dict[str, Any]) -> Channel:
         raise ConfigError("\n".join(faults))
     built: Channel = cls(own, Place("recorded", "http://localhost/in/recorded", b"recorded"))
     return built
+
+
+def channel_types() -> dict[str, type]:
+    """Every type of channel there is, imported: what each is called in config.yaml, and its class."""
+    return {type_: connectors.load(entry) for type_, entry in connectors.CHANNELS.items()}

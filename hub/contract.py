@@ -171,10 +171,10 @@ class DeliveryUpdate:
 class InboundMessage:
     """One thing a customer said.
 
-    `provider_key` is unique per channel for ever: it decides duplicates. `claims[0]` is the sender's own address, where
-    an answer would go; without one it is nobody's message and kept aside. `automatic` names what kind of machine wrote it (`auto-reply`, `bounce`, `complaint`, `list`) or is empty; of a
-    bounce or complaint only what it `reports` is used. `doubt` says in plain words why the sender cannot be trusted (DMARC failed) or
-    is empty. `sent_at` is microseconds UTC.
+    `provider_key` is unique per channel for ever: it decides duplicates. `claims[0]` is the sender's own address, where an answer would
+    go; without one it is nobody's message and kept aside. `automatic` names what kind of machine wrote it (`auto-reply`, `bounce`,
+    `complaint`, `list`) or is empty; of a bounce or complaint only what it `reports` is used. `doubt` says in plain words why the sender
+    cannot be trusted (DMARC failed) or is empty. `sent_at` is microseconds UTC.
     """
 
     provider_key: str

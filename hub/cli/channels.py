@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +105,60 @@ def channels_recover(name: str, since: str, config: Path) -> None:
     if found is None:
         fail(f"Another process is looking for what {name} missed at this moment. Try again in a few minutes.")
     click.echo(f"{name}: {found.listed} messages listed since {_time(begin)}, {found.stored} of them new.")
+
+
+BEGIN, END = "<!-- abilities: begin, written by `hub channels abilities --into FILE` -->", "<!-- abilities: end -->"
+
+
+@channels_group.command("abilities")
+@click.option("--markdown", is_flag=True, help="As the table docs/channels.md has.")
+@click.option(
+    "--into", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Write that table into a file, between its markers."
+)
+def channels_abilities(markdown: bool, into: Path | None) -> None:
+    """Which type of channel can do what, and why not, as the code itself says."""
+    from hub.app import channel_types
+
+    can: dict[str, Mapping[str, str]] = {type_: cls.can for type_, cls in channel_types().items()}  # type: ignore[attr-defined]
+    if into is None:
+        click.echo(abilities_markdown(can) if markdown else abilities_text(can))
+        return
+    text = into.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or END not in text.partition(BEGIN)[2]:
+        fail(f"{into}: has no place for the table. Put these two lines where it belongs:\n{BEGIN}\n{END}")
+    before, _, rest = text.partition(BEGIN)
+    into.write_text(f"{before}{BEGIN}\n{abilities_markdown(can)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def abilities_markdown(can: Mapping[str, Mapping[str, str]]) -> str:
+    """A row for each ability, a column for each type; why not stands in numbered notes below, each reason once. Pure."""
+    from hub.abilities import ABILITIES
+
+    notes: dict[str, int] = {}
+    lines = [f"| | {' | '.join(f'`{type_}`' for type_ in can)} |", "|---|" + ":---:|" * len(can)]
+    for ability, words in ABILITIES.items():
+        cells = [f"no [{notes.setdefault(why, len(notes) + 1)}]" if (why := of[ability]) else "yes" for of in can.values()]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{number}. {_sentence(why)}" for why, number in notes.items())])
+
+
+def abilities_text(can: Mapping[str, Mapping[str, str]]) -> str:
+    """The same for a terminal: under each ability who has it, and for each reason who has it not. Pure."""
+    from hub.abilities import ABILITIES
+
+    lines = []
+    for ability, words in ABILITIES.items():
+        lines.append(words)
+        by_reason: dict[str, list[str]] = {}
+        for type_, of in can.items():
+            by_reason.setdefault(of[ability], []).append(type_)
+        for why, types in sorted(by_reason.items()):
+            lines.append(f"  {'no ' if why else 'yes'}  {', '.join(types)}{f': {why}' if why else ''}")
+    return "\n".join(lines)
+
+
+def _sentence(why: str) -> str:
+    return f"{re.sub(r'[|<>]', '', why[:1].upper() + why[1:])}."
 
 
 COMMANDS = (channels_group,)

@@ -181,7 +181,8 @@ class Ingest:
             elif isinstance(said, DeliveryUpdate):
                 reports.deliver(said, self.channel_id, facts)
             elif isinstance(said, Altered):
-                reports.alter(said, entry.known, self.channel_id, facts)
+                if not reports.alter(said, entry.known, self.channel_id, facts):
+                    aside.append("It is a reaction to a message, or a change of one, that is not here.")
             elif isinstance(said, ConsentChanged):
                 reports.consent(said, entry.known, self.channel_id, facts)
             else:
@@ -197,6 +198,8 @@ class Ingest:
             and own is not None
             and (first.direction, first.identifier_id) == ("in", own.id)
             and first.channel_id != self.channel_id
+            and (first.subject, first.sent_at) == (said.subject, said.sent_at)
+            and said.sent_at is not None
             and " ".join(first.text.split()) == " ".join(said.text.split())
         )
 
@@ -293,9 +296,11 @@ class Ingest:
 
     def _ticket(self, entry: Item, said: InboundMessage, sender: Sender, facts: Facts) -> tuple[Ticket, str]:
         """The message's ticket and what happens to it: `opens`, `moves` (it may reopen) or `rests`."""
-        own = facts.tickets_of[sender.customer.id]
+        every = facts.tickets_of[sender.customer.id]
         standing = threading.stand(said, entry.known[0], sender.customer, threading.pointers(said, entry.answers, facts), facts)
         preferred = standing.ticket
+        # What needs no review never joins what waits for it: an agent decides about that alone.
+        own = [ticket for ticket in every if not ticket.review or ticket is preferred]
         if said.automatic:
             # A machine's mail never opens or reopens anything. From a stranger it stands on a ticket that is over already: it holds
             # nobody and calls nobody, and still is found in a view (some contact forms mark what people wrote as automatic).
@@ -320,7 +325,7 @@ class Ingest:
         of = standing.review_of.id if standing.review_of is not None else None
         own = [ticket for ticket in facts.tickets_of[sender.customer.id] if tickets.is_unresolved(ticket)]
         for ticket in own:
-            if ticket.review_of == of and (ticket.review or of is None):
+            if ticket.review_of == of and (ticket.review or ticket.reviewed_at is not None):
                 return ticket, "moves"
         ticket = self._new_ticket(said, sender, "open", facts)
         ticket.review, ticket.review_of = standing.review, of
@@ -350,7 +355,7 @@ class Ingest:
         ticket.last_inbound_id = message.id
         ticket.version += 1
         # Whoever says stop here is not answered here; who was admitted to somebody's ticket does not become the one it is answered to.
-        if not said.automatic and said.opts != "out" and not message.placed:
+        if not said.automatic and said.opts != "out" and not message.placed and (not ticket.review or opens == "opens"):
             ticket.channel_id = self.channel_id
             ticket.identifier_id = sender.identifier.id
 

@@ -74,7 +74,9 @@ class Write:
         if identifier.bounced_at is not None:
             raise Refusal(f"What was sent to {identifier.address} came back: {identifier.bounce}")
         customer = facts.live_customer(identifier.customer_id or 0)
-        if self.marketing and any(hold.released_at is None for hold in facts.holds_of.get(customer.id, ())):
+        owners = [facts.identifiers[key].customer_id for key in self._keys() if key in facts.identifiers]
+        holds = [hold for id_ in owners if id_ is not None for hold in facts.holds_of.get(facts.live_customer(id_).id, ())]
+        if self.marketing and any(hold.released_at is None for hold in holds):  # of whoever it is taken for, as at the gate
             raise Refusal("This customer is on hold: no marketing may be sent to them now.")
         if self.template is None and not is_open(rule, facts.heard.get((rule.id, identifier.id)), facts.now):
             raise Refusal(f"{why_shut(rule)} Name an approved template.")

@@ -20,6 +20,8 @@ def need(said: DeliveryUpdate, needs: Needs) -> None:
         needs.provider_ids.add(said.provider_message_id)
     if said.mail_id:
         needs.mail_ids.add(said.mail_id)
+    if said.event is DeliveryEvent.UNSUBSCRIBED:
+        needs.ways_out = True  # the opt-outs there are already
     for kind in ("email", "phone") if said.recipient and _marks(said) else ():
         value = canonical(kind, said.recipient)
         if value is not None:
@@ -32,7 +34,7 @@ def _marks(said: DeliveryUpdate) -> bool:
 
 def deliver(said: DeliveryUpdate, channel_id: int, facts: Facts, *, quoting: bool = False) -> bool:
     """Note how a message of this channel fared; whether one was found. `quoting`: anybody may have written the report (a bounce is a
-    mail like any other), so it must name a mail of ours and whom that went to."""
+    mail like any other), so it must name a mail of ours and whom that went to, which only those know who had that mail."""
     delivery = facts.deliveries.get(said.delivery_id) if said.delivery_id is not None else None
     if delivery is not None and delivery.kind != "reply":
         return True
@@ -80,17 +82,20 @@ def heard_from(identifier: Identifier, facts: Facts) -> None:
         facts.change(identifier)
 
 
-def alter(said: Altered, known: tuple[Known, ...], channel_id: int, facts: Facts) -> None:
-    """Keep a reaction, an edit or a deletion beside the message it is about. Only their own words can be edited or deleted; react they may
-    to what was said between them and us."""
+def alter(said: Altered, known: tuple[Known, ...], channel_id: int, facts: Facts) -> bool:
+    """Keep a reaction, an edit or a deletion beside the message it is about; whether there is such a message. Only their own words can be
+    edited or deleted; react they may to what was said between them and us."""
     message: Message | None = facts.by_provider_id.get(said.about)
     if message is None or message.channel_id != channel_id or (said.what != "reaction" and message.direction != "in"):
-        return
-    own = {identifier.id for claim in known if (identifier := facts.identifiers.get(claim.key)) is not None}
-    if message.identifier_id not in own:
-        return
+        return False
+    own = [identifier for claim in known if (identifier := facts.identifiers.get(claim.key)) is not None]
+    about = facts.identifiers_by_id.get(message.identifier_id or 0)
+    # A user id and the number beside it are one person's, whichever of the two the channel names.
+    if about is None or not any(one is about or (one.customer_id is not None and one.customer_id == about.customer_id) for one in own):
+        return False
     facts.insert(MessageChange(facts.new_id("message_change"), message.id, said.what, said.text, message.identifier_id, facts.now))
     facts.emit("message.altered", customer_id=message.conversation_id, ticket_id=message.ticket_id, message_id=message.id)
+    return True
 
 
 def consent(said: ConsentChanged, known: tuple[Known, ...], channel_id: int, facts: Facts) -> None:

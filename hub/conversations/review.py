@@ -53,7 +53,9 @@ class Admit:
         before, owner = facts.live_customer(ticket.conversation_id), facts.live_customer(target.conversation_id)
         if before is owner:
             return KeepApart(self.ticket_id, self.agent_id).decide(facts)
-        sender = facts.identifiers_by_id[ticket.identifier_id]
+        sender = facts.identifiers_by_id.get(ticket.identifier_id)
+        if sender is None or sender.kind != "email":
+            raise Refusal("Its sender is no mail address of this customer any more. Keep it apart, or move the messages by hand.")
         admitted = facts.found[("participant", "ticket_id", self.review_of)]
         row = next((one for one in admitted if one.value == sender.value), None)
         if row is None:
@@ -61,7 +63,7 @@ class Admit:
         elif row.ended_at is not None:
             row.ended_at, row.agent_id, row.at = None, self.agent_id, facts.now
             facts.change(row)
-        facts.relabel("admit", owner.id, before.id, ticket.id, target.id)
+        facts.relabel("admit", owner.id, before.id, ticket.id, target.id, sender.id)
         target.last_at, target.preview = max(target.last_at, ticket.last_at), ticket.preview
         target.last_inbound_id = max(target.last_inbound_id or 0, ticket.last_inbound_id or 0) or None
         ticket.last_inbound_id = None
@@ -99,7 +101,7 @@ class KeepApart:
     def decide(self, facts: Facts) -> int:
         """The ticket it stands on. Raises Refusal."""
         ticket = _reviewed(self.ticket_id, facts)
-        ticket.review = ""
+        ticket.review, ticket.reviewed_at = "", facts.now
         ticket.version += 1
         facts.change(ticket)
         facts.emit("ticket.reviewed", customer_id=ticket.conversation_id, ticket_id=ticket.id, agent_id=self.agent_id)
@@ -138,6 +140,16 @@ def participants(ticket_id: int) -> Select[Any]:
 
 def request_of(message_id: int) -> Select[Any]:
     """The request a customer's message came in, as it is kept: what the original of a mail is taken from."""
-    wanted = (_message.mail_id, _raw.channel_id, _raw.method, _raw.url, _raw.headers, _raw.body, _raw.body_sha256)
+    wanted = (
+        _message.mail_id,
+        _message.subject,
+        _message.text,
+        _raw.channel_id,
+        _raw.method,
+        _raw.url,
+        _raw.headers,
+        _raw.body,
+        _raw.body_sha256,
+    )
     both = metadata.tables["message"].join(metadata.tables["raw_request"], _message.raw_id == _raw.id)
     return select(*wanted).select_from(both).where(_message.id == message_id, _message.direction == "in")

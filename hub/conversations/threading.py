@@ -56,7 +56,9 @@ def stand(said: InboundMessage, known: Known, sender: Customer, pointed: Iterabl
     for pointer in pointed:
         owner = facts.live_customer(pointer.ticket.conversation_id)
         if owner is sender:
-            return Standing(pointer.ticket)
+            if not said.doubt or pointer.ticket.review or pointer.ticket.reviewed_at is not None:
+                return Standing(pointer.ticket)
+            continue  # a forger of this very address: what it opened before is none of theirs
         fits = _same_address(known, pointer.sent_to) or is_admitted(pointer.ticket, known, facts)
         if fits and not said.doubt:
             return Standing(pointer.ticket)
@@ -67,14 +69,16 @@ def stand(said: InboundMessage, known: Known, sender: Customer, pointed: Iterabl
         return Standing(review=said.doubt, review_of=foreign)
     if foreign is not None:
         return Standing(
-            review=f"{known.address} answers a mail of ticket #{foreign.id} that was not sent to them by us.", review_of=foreign
+            review=f"{known.address} answers a mail of ticket #{foreign.id}, which is another customer's.", review_of=foreign
         )
     return Standing()
 
 
 def _same_address(known: Known, sent_to: Identifier | None) -> bool:
-    """Whether a sender whom nobody has judged writes from the very address that what they answer was sent to."""
-    return sent_to is not None and known.standing == ASSERTED and (sent_to.kind, sent_to.value) == (known.kind, known.value)
+    """Whether somebody writes from the very address that what they answer was sent to, whom nobody had judged then or has now."""
+    if sent_to is None or ASSERTED not in (known.standing, sent_to.standing):
+        return False
+    return (sent_to.kind, sent_to.value) == (known.kind, known.value)
 
 
 def is_admitted(ticket: Ticket, known: Known, facts: Facts) -> bool:

@@ -178,7 +178,7 @@ class ProveSender:
         target, rests = self._target(message, customer, facts)
         alone = self.stands.said == 0
         # What an agent has begun to work on goes along whole.
-        worked_on = self.stands.beside > 0 or left.assignee_id is not None or left.status not in ("open", "resolved")
+        worked_on = bool(left.review) or self.stands.beside > 0 or left.assignee_id is not None or left.status not in ("open", "resolved")
         if alone and (target is None or worked_on):
             _take_ticket(left, before, customer, proven, facts)
             _hand_over(left, message, spoke, proven, facts)
@@ -317,6 +317,7 @@ def _leave(ticket: Ticket, newest: Message | None, target: Ticket, facts: Facts)
     else:
         ticket.last_inbound_id = None
         ticket.preview = f"Its sender was proved: it stands on #{target.id} now."
+        ticket.review = ""
         ticket.waiting_since = None
         if tickets.is_unresolved(ticket):
             ticket.status, ticket.resolved_at = "resolved", facts.now

@@ -114,10 +114,10 @@ _RELABEL: dict[str, tuple[str, ...]] = {
         "UPDATE message SET conversation_id = ?1, ticket_id = ?4, placed = TRUE WHERE id = ?3 AND conversation_id = ?2",
         f"{_REPLY_LANE} AND subject_id = ?3",
     ),
-    # ?1 whose conversation it is admitted to, ?2 whose it was, ?3 the ticket left, ?4 the ticket its messages stand on now.
+    # ?1 whose conversation it is admitted to, ?2 whose it was, ?3 the ticket left, ?4 the ticket now, ?5 the identifier admitted.
     "admit": (
         "UPDATE message SET conversation_id = ?1, ticket_id = ?4, placed = TRUE WHERE conversation_id = ?2 AND ticket_id = ?3 "
-        "AND direction = 'in'",
+        "AND direction = 'in' AND identifier_id = ?5",
     ),
     # ?1 who proved to have said it, ?2 whose it was, ?3 the message, ?4 the ticket it stands on now.
     "prove message": ("UPDATE message SET conversation_id = ?1, ticket_id = ?4 WHERE id = ?3 AND conversation_id = ?2",),

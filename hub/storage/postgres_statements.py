@@ -81,7 +81,7 @@ BY_KEYS = {
         "AND m.ticket_id = k.ticket_id WHERE k.id = ANY($1::bigint[]) ORDER BY m.id DESC LIMIT 200"
     ),
     "by_mail_id": _select("message", "mail_id = ANY($1::text[]) ORDER BY id"),
-    "by_provider_id": _select("message", "provider_id = ANY($1::text[])"),
+    "by_provider_id": _select("message", "provider_id = ANY($1::text[]) ORDER BY id"),
     "by_draft": _select("message", "draft_key = ANY($1::text[])"),
     "attachments": _select("attachment", "id = ANY($1::text[])"),
     "deliveries": _owned("d.id = ANY($1::bigint[])"),

@@ -211,7 +211,7 @@ class Ticket:
     """One episode of work, of one node for ever (`home_id`). `channel_id` and `identifier_id` are where the customer last wrote from:
     the default way back. `tags` is a JSON list of words. `hold_ended_at`: it holds nobody any more until it is reopened, since it
     did so for longer than allowed or an agent ended it. `review` says why an agent must first decide whose mail this is, empty where
-    nobody must; `review_of` is the ticket it claims to belong to."""
+    nobody must; `review_of` is the ticket it claims to belong to; `reviewed_at`: an agent let its sender stand here."""
 
     table: ClassVar[str] = "ticket"
     id: int
@@ -237,6 +237,7 @@ class Ticket:
     hold_ended_at: int | None = None
     review: str = ""
     review_of: int | None = None
+    reviewed_at: int | None = None
 
 
 @dataclass(slots=True)

@@ -87,7 +87,7 @@ BESIDE = (
     f"AND m.ticket_id = k.ticket_id WHERE k.id {_IN} ORDER BY m.id DESC LIMIT 200"
 )
 BY_MAIL_ID = _select("message", f"mail_id {_IN} ORDER BY id")
-BY_PROVIDER_ID = _select("message", f"provider_id {_IN}")
+BY_PROVIDER_ID = _select("message", f"provider_id {_IN} ORDER BY id")
 BY_DRAFT = _select("message", f"draft_key {_IN}")
 ATTACHMENTS = _select("attachment", f"id {_IN}")
 DELIVERIES = _select("delivery", f"id {_IN}")

@@ -198,6 +198,7 @@ class Ticket(SQLModel, table=True):
     hold_ended_at: int | None = Field(sa_column=big(nullable=True))
     review: str = Field(sa_column=defaulted("''"))
     review_of: int | None = Field(sa_column=big(nullable=True))
+    reviewed_at: int | None = Field(sa_column=big(nullable=True))
 
 
 _ticket = Ticket.__table__  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from hub.web.attachments import disposition
 from hub.web.auth import read_form, require_agent
 from hub.web.context import HUB, Hub
 from hub.web.tickets import number, refused, run_command, ticket_ids
+from hub.web.webhooks import REPLAY_READING, understood
 
 routes = web.RouteTableDef()
 
@@ -61,10 +62,12 @@ async def _original(hub: Hub, message_id: int) -> bytes | None:
     try:
         body = row.body if row.body is not None else await asyncio.to_thread(hub.blobs.get, row.body_sha256)
         seen = Request(row.method, row.url, json.loads(row.headers), body)
-        found = await asyncio.to_thread(bound.connector.parse, seen)
+        found = await understood(hub, bound, seen, REPLAY_READING)
     except (OSError, ValueError, Unparseable):
         return None
-    said = next((one for one in found if isinstance(one, InboundMessage) and (one.message_id or None) == row.mail_id), None)
+    mails = [one for one in found if isinstance(one, InboundMessage) and (one.message_id or None) == row.mail_id]
+    same = [one for one in mails if (one.subject, one.text) == (row.subject, row.text)]  # one webhook may bring several without an id
+    said = same[0] if same else mails[0] if len(mails) == 1 else None
     if said is None:
         return None
     # A body that is a mail itself needs no copy of it.

@@ -33,6 +33,7 @@ routes = web.RouteTableDef()
 
 MAX_UPLOAD = 25_000_000  # bytes in one reply: what mail providers still accept
 MAX_FILES = 10
+LED_IN = 300  # characters kept free for "We continue here" and the words it quotes
 
 
 def number(typed: str | None) -> int | None:
@@ -153,10 +154,11 @@ async def reply(request: web.Request) -> web.StreamResponse:
     parts = [text]
     bound = request.app[HUB].channel(work.channel_id or 0)
     if form.get("split") == "1" and bound is not None and len(text) > bound.connector.max_text and template is None:
-        parts = split(text, bound.connector.max_text)
+        parts = split(text, bound.connector.max_text - (LED_IN if work.continues else 0))
     # Each part is a message with a key of its own, so that sending all of it again sends none twice. The files go with the first.
     works = [work if len(parts) == 1 else replace(work, text=parts[0], draft_key=f"{work.draft_key}-1")]
-    works += [replace(work, text=part, draft_key=f"{work.draft_key}-{n}", attachments=()) for n, part in enumerate(parts[1:], 2)]
+    rest = replace(work, attachments=(), continues=False, quoted_message_id=None)
+    works += [replace(rest, text=part, draft_key=f"{work.draft_key}-{n}") for n, part in enumerate(parts[1:], 2)]
     answer = await run_command(request, works[0], kept=text)
     for each in works[1:]:
         if answer.status < 400:

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 from aiohttp import web
@@ -148,7 +149,7 @@ _TOKEN = re.compile(r"([?&]token=)[^&]*")
 _WORDS = {Verdict.BAD: "wrong", Verdict.UNSIGNED: "missing"}
 
 
-async def _parse(hub: Hub, bound: BoundChannel, seen: Request, seconds: float) -> Sequence[Inbound]:
+async def understood(hub: Hub, bound: BoundChannel, seen: Request, seconds: float) -> Sequence[Inbound]:
     """What the connector makes of a request. Raises Unparseable, also for a large one that takes longer than so many seconds or more
     memory than it is given: those are read in a process of their own, where they can take nothing down."""
     if len(seen.body) <= IN_ROW or bound.settings is None:
@@ -168,7 +169,7 @@ async def _understand(
 ) -> tuple[str, Outcome | None]:
     """Parse and ingest: why that could not be done, or the outcome. Raises StorageBusy or OSError where trying again may help."""
     try:
-        said = await _parse(hub, bound, seen, seconds)
+        said = await understood(hub, bound, seen, seconds)
         return "", await ingest(hub, bound, said, trusted=verdict is Verdict.GOOD, raw=await _raw(hub, seen, verdict))
     except Unparseable as error:
         return str(error) or "It cannot be read.", None
@@ -184,8 +185,17 @@ async def _understand(
 
 async def ingest(hub: Hub, bound: BoundChannel, said: Sequence[Inbound], *, trusted: bool, raw: Raw | None) -> Outcome:
     """Store what was said: files first, synced, then everything in one commit."""
-    items = tuple([await prepare(one, trusted, hub.policy, hub.blobs, lambda token: reply_token_names(hub.secret, token)) for one in said])
-    return await hub.writer.run(Ingest(bound.rule.id, items, raw))
+    items, aside = [], []
+    for one in said:
+        try:
+            items.append(await prepare(one, trusted, hub.policy, hub.blobs, lambda token: reply_token_names(hub.secret, token)))
+        except NoSender as error:
+            aside.append(str(error))
+    if aside and not items:
+        raise NoSender(aside[0])
+    # One that is nobody's holds back none of the others that came with it.
+    outcome = await hub.writer.run(Ingest(bound.rule.id, tuple(items), raw))
+    return replace(outcome, aside=(*outcome.aside, *aside))
 
 
 async def accept(hub: Hub, bound: BoundChannel, items: Sequence[Inbound]) -> None:

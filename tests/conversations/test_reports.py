@@ -1,5 +1,5 @@
-"""News of messages said before: a bounce marks the mail it answers and the address, and nobody can forge that; reactions and edits stay
-beside what they are about; what a customer told the channel of marketing is kept as that."""
+"""News of messages said before: a bounce marks the mail it answers and the address, and nobody can forge that who never had that mail;
+reactions and edits stay beside what they are about; what a customer told the channel of marketing is kept as that."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hub.contract import Altered, ConsentChanged, DeliveryEvent, DeliveryUpdate, InboundMessage, MessageStatus, TemplateUse
-from hub.conversations.commands import Reply, continued
+from hub.contract import Altered, ConsentChanged, DeliveryEvent, DeliveryUpdate, InboundMessage, MessageStatus, Proof, TemplateUse
+from hub.conversations.commands import Reply, Resolve, continued
 from hub.conversations.ingest import item
 from hub.conversations.proactive import Write
 from hub.customers.resolution import NoSender
@@ -141,6 +141,7 @@ async def test_who_unsubscribes_from_our_mails_wants_no_marketing_and_may_be_ans
         provider_key="u", status=MessageStatus.DELIVERED, event=DeliveryEvent.UNSUBSCRIBED, recipient=ADA, mail_id=mail_id
     )
     await store.run(heard(MAIL, said))
+    await store.run(heard(MAIL, replace(said, provider_key="u2")))
     assert [tuple(row) for row in store.rows("SELECT channel_id, value, scope FROM opt_out")] == [(MAIL, ADA, "marketing")]
     assert not (await store.run(Reply(1, 1, "Here it is", "draft-0002"))).duplicate
 
@@ -252,3 +253,14 @@ async def test_a_message_nobody_asked_for_is_refused_where_it_may_not_go(how: di
     with pytest.raises(Refusal, match="opted out"):
         await store.run(parcel())
     assert store.value("SELECT count(*) FROM message WHERE direction = 'out'") == 0
+
+
+async def test_advertising_by_a_program_keeps_to_every_hold_on_the_address(store: Store) -> None:
+    """Of whoever it is taken for: the proven customer, or one of whom nobody knows."""
+    await store.run(heard(MAIL, message(email(ADA))))
+    await store.run(Resolve(1, 1))
+    await store.run(heard(MAIL, message(email(ADA, Proof.CLAIMED), text="Where is it?")))
+    advert = parcel(channel_id=MAIL, kind="email", value=ADA, marketing=True)
+    with pytest.raises(Refusal, match="on hold"):
+        await store.run(advert)
+    assert not (await store.run(replace(advert, marketing=False, key="order-2"))).duplicate

@@ -157,8 +157,8 @@ async def test_the_same_mail_through_two_addresses_shows_once(text: str, tmp_pat
     second = 5
     sales = ChannelRule(second, "sales", "E-mail", "default", ("email",), idempotent=False, mails=True)
     async with open_store(tmp_path, replace(POLICY, channels={**POLICY.channels, second: sales})) as store:
-        await store.run(heard(MAIL, mail(ADA, "Hello both", message_id="<1@a.example>", key="a")))
-        outcome = await store.run(heard(second, mail(ADA, text, message_id="<1@a.example>", key="b")))
+        await store.run(heard(MAIL, mail(ADA, "Hello both", message_id="<1@a.example>", key="a", sent_at=1)))
+        outcome = await store.run(heard(second, mail(ADA, text, message_id="<1@a.example>", key="b", sent_at=1)))
         assert (outcome.stored, outcome.duplicates) == (0, 1)
         assert store.value("SELECT count(*) FROM message") == 1
         # Somebody's reused Message-ID is another mail, through whichever mailbox it came.
@@ -194,3 +194,56 @@ async def test_a_quoted_message_of_another_channel_names_its_ticket(store: Store
 )
 def test_a_subject_is_compared_without_the_prefixes_of_answers(subject: str, base: str) -> None:
     assert base_subject(subject) == base
+
+
+# --- what a strict reader found -----------------------------------------------------------------------------------------
+
+
+async def test_what_needs_no_review_never_joins_what_waits_and_is_not_admitted_with_it(store: Store) -> None:
+    ours = await asked_and_answered(store)
+    both = (email(EVE), phone("+12025550188"))
+    await store.run(heard(SMS, message(phone("+12025550188"), text="hello", key="sms-0")))
+    await store.run(heard(MAIL, message(*both, text="About her parcel", in_reply_to=ours, key="m1")))
+    waiting = store.value("SELECT id FROM ticket WHERE review <> ''")
+    await store.run(heard(MAIL, mail(EVE, "Something private", subject="Mine")))
+    await store.run(heard(SMS, message(phone("+12025550188"), text="also private", key="sms-1")))
+    assert await store.run(Admit(waiting, 1, 7)) == 1
+    shown = [row[0] for row in store.rows("SELECT text FROM message WHERE conversation_id = 1 AND direction = 'in' ORDER BY id")]
+    assert shown == ["Where is it?", "About her parcel"]
+    assert [row[0] for row in store.rows("SELECT value FROM participant")] == [EVE]
+
+
+async def test_a_forgery_never_stands_on_a_ticket_that_nobody_judged(store: Store) -> None:
+    await store.run(heard(MAIL, mail(BOB, "Plain", Proof.CLAIMED, message_id="<1@b.example>")))
+    await store.run(heard(MAIL, mail(BOB, "Forged", Proof.CLAIMED, doubt="DMARC failed")))
+    await store.run(heard(MAIL, mail(BOB, "Forged again", Proof.CLAIMED, doubt="DMARC failed", in_reply_to="<1@b.example>")))
+    assert tickets(store) == [("open", False, None), ("open", True, None)]
+    assert [ticket for ticket, _ in lies(store)] == [1, 2, 2]
+
+
+async def test_what_an_agent_kept_apart_is_not_asked_again_in_its_thread(store: Store) -> None:
+    ours = await asked_and_answered(store)
+    await store.run(heard(MAIL, mail(EVE, "One", in_reply_to=ours)))
+    await store.run(KeepApart(2, 7))
+    for text in ("Two", "Three"):
+        await store.run(heard(MAIL, mail(EVE, text, in_reply_to=ours)))
+    assert tickets(store) == [("open", False, None), ("open", False, 1)]
+
+
+async def test_who_is_proved_later_still_answers_what_was_sent_to_them(store: Store) -> None:
+    await store.run(heard(MAIL, mail(BOB, "Plain", Proof.CLAIMED, message_id="<1@b.example>")))
+    await store.run(Reply(1, 1, "Hello Bob", "draft-0001"))
+    ours = store.value("SELECT mail_id FROM message WHERE direction = 'out'")
+    await store.run(heard(MAIL, mail(BOB, "Thank you, but", Proof.DMARC, in_reply_to=ours)))
+    assert lies(store)[-1] == (1, 1)
+    assert tickets(store) == [("open", False, None)]
+
+
+@pytest.mark.parametrize("more", [{"subject": "Scan 2"}, {"sent_at": 2}, {"sent_at": None}])
+async def test_a_scanner_that_uses_one_message_id_for_all_loses_none(more: dict[str, Any], tmp_path: Path) -> None:
+    second = 5
+    sales = ChannelRule(second, "sales", "E-mail", "default", ("email",), idempotent=False, mails=True)
+    async with open_store(tmp_path, replace(POLICY, channels={**POLICY.channels, second: sales})) as store:
+        same: dict[str, Any] = {"subject": "Scan", "sent_at": 1, "message_id": "<scan@a.example>"}
+        await store.run(heard(MAIL, mail(ADA, "", key="a", **same)))
+        assert (await store.run(heard(second, mail(ADA, "", key="b", **same | more)))).stored == 1

@@ -82,6 +82,7 @@ function look(form) {
   showWindow(form, way);
   showOffers(form, way);
   countParts(form, way);
+  form.elements.text.hidden = form.dataset.mode !== "note" && $("[data-template]", form)?.hidden === false;
 }
 
 // --- templates -------------------------------------------------------------------------------------------------------------
@@ -98,6 +99,8 @@ async function pickTemplate(form) {
   } catch {
     told = { error: "The templates cannot be had now. Try again in a moment.", templates: [] };
   }
+  if (box.hidden || chosen(form)?.dataset.name !== name) return;  // closed, or another channel chosen meanwhile
+  box.dataset.draft ??= form.elements.text.value;
   const usable = told.templates.filter((one) => one.approved);
   if (!usable.length) {
     box.replaceChildren(element("p", { className: "error", textContent: told.error ?? "No template of this channel is approved yet." }), close(form));
@@ -130,12 +133,14 @@ async function pickTemplate(form) {
 
 function close(form) {
   const button = element("button", { type: "button", className: "icon-button", textContent: "×", ariaLabel: "No template" });
-  button.addEventListener("click", () => { dropTemplate(form); form.elements.text.value = ""; form.elements.text.focus(); });
+  button.addEventListener("click", () => { dropTemplate(form); form.elements.text.focus(); });
   return button;
 }
 
 function dropTemplate(form) {
   const box = $("[data-template]", form);
+  if (box.dataset.draft !== undefined) form.elements.text.value = box.dataset.draft;  // what was written before
+  delete box.dataset.draft;
   box.replaceChildren();
   box.hidden = true;
   form.elements.text.hidden = false;
@@ -170,6 +175,12 @@ document.addEventListener("click", (event) => {
   else pickTemplate(button.closest("form"));
 });
 document.addEventListener("hub:composer", (event) => look(event.target));  // the page was drawn again, or another mode chosen
-document.addEventListener("hub:sent", (event) => { dropAnswer(event.target); dropTemplate(event.target); const goes = event.target.elements.continues; if (goes) goes.checked = false; });
+document.addEventListener("hub:sent", (event) => {
+  const box = $("[data-template]", event.target);
+  if (box) delete box.dataset.draft;  // it has gone
+  dropAnswer(event.target);
+  dropTemplate(event.target);
+  const goes = event.target.elements.continues; if (goes) goes.checked = false;
+});
 setInterval(() => forms().forEach((form) => showWindow(form, chosen(form))), 30_000);
 forms().forEach(look);

@@ -27,7 +27,7 @@ def upgrade() -> None:
     for table, columns in {
         "identifier": (_big("bounced_at", nullable=True), _defaulted("bounce")),
         "opt_out": (_defaulted("scope", "'all'"),),
-        "ticket": (_defaulted("review"), _big("review_of", nullable=True)),
+        "ticket": (_defaulted("review"), _big("review_of", nullable=True), _big("reviewed_at", nullable=True)),
         "message": (sa.Column("reply_text", sa.Text(), nullable=True), _defaulted("quoted_id"), _defaulted("template"), _defaulted("spam")),
         "attachment": (_defaulted("thumbnail"), _defaulted("scan")),
     }.items():
