@@ -33,7 +33,7 @@ apt_install() { \
 	if [ "$$(id -u)" = 0 ]; then root=; elif sudo -n true 2>/dev/null; then root='sudo -n'; else return 1; fi; \
 	echo "Installing $$* with apt"; \
 	$$root apt-get -qq update || true; \
-	$$root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$$@" >/dev/null; \
+	$$root env DEBIAN_FRONTEND=noninteractive $${RUNLEVEL:+RUNLEVEL=$$RUNLEVEL} apt-get -qq install -y --no-install-recommends "$$@" >/dev/null; \
 }
 endef
 
@@ -103,7 +103,7 @@ $(VENV)/.runtime: $(VENV)/.place requirements.lock tests/build.lock
 
 $(VENV)/.project: $(VENV)/.runtime pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib hub connectors
+	@$(BIN)/python -m compileall -q -j 0 -x '_py2[.]py' $(VENV)/lib hub connectors
 	@touch $@
 
 tools: $(VENV)/.tools
@@ -123,4 +123,7 @@ system-packages:
 		{ apt_install postgresql-common && $$root mkdir -p '$(dir $(NO_CLUSTER))' && \
 			echo 'create_main_cluster = false' | $$root tee '$(NO_CLUSTER)' >/dev/null && \
 			{ apt_install postgresql; done=$$?; $$root rm -f '$(NO_CLUSTER)'; [ $$done = 0 ]; }; } || \
-		echo "PostgreSQL is missing: its tests will be skipped. As root: apt-get install postgresql" >&2
+		echo "PostgreSQL is missing: its tests will be skipped. As root: apt-get install postgresql" >&2; \
+	{ command -v dovecot || ls /usr/sbin/dovecot; } >/dev/null 2>&1 || \
+		RUNLEVEL=1 apt_install dovecot-imapd || \
+		echo "Dovecot is missing: the tests of reading a mailbox will be skipped. As root: apt-get install dovecot-imapd" >&2

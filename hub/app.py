@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 import connectors
 from hub import agents, keys, reactions, sessions
 from hub.config import ConfigError, Settings, explain
-from hub.contract import Channel, ChannelSettings, Checked, Expands, Pace, Place, Request, Verdict
+from hub.contract import Channel, ChannelSettings, Checked, Closes, Expands, OutboundMessage, Pace, Place, Request, Verdict
 from hub.conversations.commands import WakeSnoozed
 from hub.conversations.desk import AgentDesk
 from hub.conversations.following_up import sweep_follow_ups
@@ -56,6 +56,7 @@ from hub.web import pages, routes
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.feed import Feed
 from hub.web.listening import Listeners
+from hub.web.mail_dress import dress
 from hub.web.visitors import CHAT
 
 if TYPE_CHECKING:
@@ -305,10 +306,15 @@ class Running:
             await prove_sender(message_id, checked, reader, writer, policy, lambda token: reply_token_names(secret, token))
 
         tools = Tools(built.tools)
+        templates = pages.environment()
+
+        def dressed(name: str, mail: OutboundMessage) -> OutboundMessage:
+            return dress(templates, str(getattr(channels[name].settings, "footer", "")), mail)
+
         outbox = Outbox(
             writer,
             {
-                "reply": ReplyCarrier(channels, reader, blobs, http, lambda t, i: reply_token(secret, t, i), file_url),
+                "reply": ReplyCarrier(channels, reader, blobs, http, lambda t, i: reply_token(secret, t, i), file_url, dressed),
                 "card": CardCarrier(built.rooms, reader, {b.rule.id: b.rule.label for b in channels.values()}, public_url),
                 "hold": HoldCarrier(built.destinations, http, self._clock),
                 "alert": AlertCarrier(built.rooms, public_url),
@@ -327,7 +333,7 @@ class Running:
             hot=self._engine.hot,
             blobs=blobs,
             feed=feed,
-            pages=pages.environment(),
+            pages=templates,
             secret=secret,
             channels=channels,
             rooms=built.rooms,
@@ -464,6 +470,9 @@ class Running:
         await asyncio.gather(*ending)
         if hub is not None:
             await hub.reading.close()
+            for bound in hub.channels.values():
+                if isinstance(bound.connector, Closes):
+                    await bound.connector.close()
             for room in hub.rooms.values():
                 await room.close()
         if self.sandbox is not None:
@@ -519,6 +528,12 @@ FILLERS: dict[str, dict[str, Any]] = {
     **{
         type_: {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}}
         for type_ in ("mime", "mailgun", "mailersend", "postmark", "resend", "brevo", "mandrill")
+    },
+    "smtp_listener": {"address": "support@shop.example", "smtp": {"host": "127.0.0.1"}},
+    "imap": {
+        "address": "support@shop.example",
+        "smtp": {"host": "127.0.0.1"},
+        "imap": {"host": "127.0.0.1", "password": "none"},
     },
     "amazon_ses": {
         "address": "support@shop.example",

@@ -576,6 +576,13 @@ class Challenged(Protocol):
 
 
 @runtime_checkable
+class Closes(Protocol):
+    """A channel that keeps connections open."""
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
 class OneWay(Protocol):
     """A channel that may write from a sender nobody can answer."""
 

@@ -62,6 +62,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         ("hub.delivery.marking", "hub.delivery.watching"),
         ("hub.contract", "hub.marketing", "hub.policy", "hub.storage.*", "hub.delivery.*", "hub.holds.*", "hub.conversations.wording"),
     ),
+    "hub.delivery.unseen": (  # an address a visitor gave, and the one-time link that goes to it
+        *("hub.contract", "hub.customers.codes", "hub.keys", "hub.policy", "hub.storage.*", "hub.delivery.*"),
+    ),
     "hub.holds": (
         "hub.contract",
         "hub.marketing",
@@ -124,7 +127,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "slack_bolt": ("connectors.slack",),
     "slack_sdk": ("connectors.slack",),
     "aiosmtplib": ("connectors.shared.smtp",),
-    "aiosmtpd": ("connectors.sandbox",),
+    "aiosmtpd": ("connectors.sandbox", "connectors.email.listener"),
+    "imapclient": ("connectors.email.imap",),
     # A connector reaches the network through the client it is handed, or its vendor's SDK laid over that.
     "aiohttp": ("hub.web", "hub.app", "hub.http", "connectors.sandbox", "connectors.slack"),  # Slack's SDK is laid over a session of it
     "dns": ("hub.dns",),

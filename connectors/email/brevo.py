@@ -230,12 +230,17 @@ def _header_lines(item: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, values in (found if isinstance(found, dict) else {}).items():
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, str):
-                yield name, value
+                yield _whole(name), _whole(value)
+
+
+def _whole(text: str) -> str:
+    """JSON can spell half a surrogate pair, which no header and no URL takes."""
+    return text.encode(errors="replace").decode()
 
 
 def _text(of: Mapping[str, Any], name: str, limit: int = 320) -> str:
     value = of.get(name)
-    return value[:limit] if isinstance(value, str) else ""
+    return _whole(value[:limit]) if isinstance(value, str) else ""
 
 
 def _ping(request: Request) -> Ignored:

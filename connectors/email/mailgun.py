@@ -118,7 +118,7 @@ class MailgunEmail(MailChannel):
     async def check(self, request: Request, received: float, lookup: Lookup) -> Sequence[Checked]:
         """Check a whole mail's own DKIM signature. Raises Unparseable or TryLater."""
         said = [one for one in await asyncio.to_thread(self.parse, request) if isinstance(one, InboundMessage)]
-        why = "The mail was posted taken apart, so its signature cannot be checked. End the route's address in /mime."
+        why = "The mail was posted taken apart, so its signature cannot be checked. Let the route's address end in mime."
         return [
             await check_sender(one, one.original, received, lookup) if one.original is not None else Checked(said=one, why=why)
             for one in said
@@ -126,7 +126,7 @@ class MailgunEmail(MailChannel):
 
     def what_is_checked(self) -> str:
         """Which mails are checked by their own signature, for the administrator."""
-        return "signed mails whose sender Mailgun did not vouch for, if the route's address ends in /mime"
+        return "signed mails whose sender Mailgun did not vouch for, if the route's address ends in mime"
 
     def _mail(self, form: Mapping[str, Part]) -> InboundMessage:
         original = form["body-mime"].data if "body-mime" in form else None

@@ -205,7 +205,10 @@ class ResendEmail(MailChannel):
         if not mail:
             raise Unparseable("the webhook only tells that a mail came; it could not be fetched")
         raw = mail.get("raw_mail")
-        original = base64.b64decode(raw) if isinstance(raw, str) and raw else None
+        try:
+            original = base64.b64decode(raw) if isinstance(raw, str) and raw else None
+        except ValueError as error:
+            raise Unparseable("the mail that was fetched is not base64") from error
         if original is not None:
             headers, body = read_mail(original)
         else:

@@ -37,7 +37,7 @@ def read_message(body: bytes) -> dict[str, str] | None:
         found = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.get("Type") not in _SIGNED:
+    if not isinstance(found, dict) or not isinstance(found.get("Type"), str) or found["Type"] not in _SIGNED:
         return None
     return {name: value for name, value in found.items() if isinstance(value, str)}
 

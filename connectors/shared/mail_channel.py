@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from connectors.shared.mail_settings import EmailSettings
-from connectors.shared.smtp import send_mail
+from connectors.shared.oauth import AccessTokens
+from connectors.shared.smtp import SmtpPool
 from hub.contract import Answers, Attachment, ChannelSettings, Http, Inbound, OutboundMessage, Place, Refused, Request, Sent, Verdict
 
 
@@ -39,6 +40,8 @@ class MailChannel(ABC):
     def __init__(self, settings: EmailSettings, place: Place) -> None:
         self.settings = settings
         self.place = place
+        self.tokens = AccessTokens(settings.oauth) if settings.oauth is not None else None
+        self.smtp = SmtpPool(settings, self.tokens)
 
     @abstractmethod
     def verify(self, request: Request, now: float) -> Verdict:
@@ -50,7 +53,11 @@ class MailChannel(ABC):
 
     async def send(self, message: OutboundMessage, http: Http) -> Sent:
         """Send by SMTP. Raises Refused, TryLater or Unknown."""
-        return await send_mail(message, self.settings)
+        return await self.smtp.send(message, http)
+
+    async def close(self) -> None:
+        """Close the connections to the mail server that are kept open for the next mail."""
+        await self.smtp.close()
 
     async def fetch(self, url: str, http: Http) -> Attachment:
         """A mail brings its attachments along, so there is nothing to fetch. Raises Refused."""

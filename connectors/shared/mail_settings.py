@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from connectors.shared.loopback import is_loopback
 from connectors.shared.mail_headers import address_spec
+from connectors.shared.oauth import OAuthSettings
 from hub.contract import ChannelSettings
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -54,6 +55,7 @@ class EmailSettings(ChannelSettings):
     trusted_forwarders: tuple[str, ...] = ()
     form_senders: tuple[str, ...] = ()
     smtp: SmtpSettings | None = None
+    oauth: OAuthSettings | None = None  # instead of a password, by SMTP and IMAP (XOAUTH2)
 
     by_api: ClassVar[str] = ""  # the setting with the key of the provider's own way out, which then needs no `smtp`
 
@@ -62,6 +64,12 @@ class EmailSettings(ChannelSettings):
         if self.smtp is None and not (self.by_api and getattr(self, self.by_api).get_secret_value()):
             other = f" (or {self.by_api}, to answer by the provider's API)" if self.by_api else ""
             raise ValueError(f"smtp: is missing. Name the mail server answers leave by{other}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_token_in_clear(self) -> EmailSettings:
+        if self.oauth is not None and self.smtp is not None and self.smtp.security == "none" and not self.smtp.is_loopback():
+            raise ValueError("smtp.security: none would send the access token of oauth readable over the network; use starttls or tls")
         return self
 
     def is_stand_in(self) -> bool:

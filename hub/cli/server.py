@@ -28,6 +28,8 @@ AWAY = {
     "brevo": "about 11 hours, while nothing answers or 429 does: Brevo drops a webhook on any other 4xx and on any 5xx",
     "mandrill": "not stated: Mandrill tries a failed batch again until it is stopped there",
     "amazon_ses": "1 minute (3 retries) unless the SNS subscription's delivery policy says more (an hour at most); add a dead-letter queue",
+    "imap": "as long as the mailbox keeps the mails: everything since is read",
+    "smtp_listener": "about 4 to 5 days: sending servers keep what they could not hand over",
     "mime": "as long as your mail server keeps in its queue what it could not post",
     "webchat": "no time: visitors need the hub to write at all, and see that it is away",
 }

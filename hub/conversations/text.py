@@ -23,6 +23,11 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text) if not text.isascii() or "\x00" in text else text
 
 
+def _storable_file(file: Attachment) -> Attachment:
+    words = [storable(text) for text in (file.name, file.content_type, file.url, file.content_id)]
+    return replace(file, name=words[0], content_type=words[1], url=words[2], content_id=words[3])
+
+
 def storable_inbound(said: Said) -> Said:
     """The same thing said, every text of it storable."""
     changed: dict[str, Any] = {}
@@ -34,6 +39,6 @@ def storable_inbound(said: Said) -> Said:
     if any(map(_UNSTORABLE.search, references)):
         changed["references"] = tuple(map(storable, references))
     files: tuple[Attachment, ...] = getattr(said, "attachments", ())
-    if any(_UNSTORABLE.search(file.name) for file in files):
-        changed["attachments"] = tuple(replace(file, name=storable(file.name)) for file in files)
+    if any(_UNSTORABLE.search(text) for file in files for text in (file.name, file.content_type, file.url, file.content_id)):
+        changed["attachments"] = tuple(_storable_file(file) for file in files)
     return replace(said, **changed) if changed else said

@@ -52,7 +52,8 @@ def on_joined(facts: Facts, event: Event) -> None:
     The release names no identifier: a receiver that keeps holds by identifier must not lose what the survivor still holds.
     """
     other = facts.customers[json.loads(event.data)["other"]]
-    if other.hold_version and active_holds(facts.live_customer(other.id), facts):
+    # Also of a lease that ran out while nobody renewed it: the number that is no more is never told of again.
+    if other.hold_version and any(hold.released_at is None for hold in facts.holds_of.get(facts.live_customer(other.id).id, ())):
         other.hold_version += 1
         facts.change(other)
         facts.emit("hold.released", customer_id=other.id, data=json.dumps(notice(other, [], facts) | {"joined_into": event.customer_id}))

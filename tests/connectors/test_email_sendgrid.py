@@ -62,9 +62,8 @@ def recordings():
 
 RECORDED = recordings()
 # Where we differ on purpose from the result recorded beside the request.
+NOBODYS = ("test_attachments", "test_filtered_attachment_filenames")  # without a From: read all the same, and kept aside by the hub
 NO_MESSAGE = {
-    "test_attachments": "the request has no From at all: nobody to attach a message to, so it is quarantined",
-    "test_filtered_attachment_filenames": "the same",
     "test_not_supported_warning": "`email` is empty",
 }
 FIELDS = {
@@ -122,6 +121,9 @@ def test_recorded_requests_read_as_anymail_reads_them(name):
     if name in NO_MESSAGE:
         with pytest.raises(Unparseable):
             channel().parse(sent)
+        return
+    if name in NOBODYS:  # compared below, once somebody sent them
+        assert only(channel().parse(sent)).claims == ()
         return
     (about,) = events
     assert normalised(only(channel().parse(sent)), about) == recorded(about)

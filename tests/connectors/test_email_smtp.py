@@ -22,7 +22,7 @@ from connectors.email.raw import RawEmail
 from connectors.shared.mail_auth import Judgement
 from connectors.shared.mail_settings import EmailSettings
 from connectors.shared.mime import read_mail, to_message
-from connectors.shared.smtp import build, recipient
+from connectors.shared.smtp import MOST, SmtpPool, build, recipient
 from hub.contract import MessageStatus, OutboundAttachment, OutboundMessage, Place, Refused, TryLater, Unknown
 
 PLACE = Place(name="mail", inbound_url="https://hub.example/in/mail", key=b"k" * 32)
@@ -220,7 +220,21 @@ class Sink:
 
     def __init__(self, **answers: str) -> None:
         self.answers = answers
+        self.open: set[object] = set()  # the sessions that said EHLO and have not left
+        self.most = 0
+        self.greeted = 0
         self.mails: list[tuple[str, list[str], bytes]] = []
+
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):
+        session.host_name = hostname
+        self.greeted += 1
+        self.open.add(server)
+        self.most = max(self.most, len(self.open))
+        return responses
+
+    async def handle_QUIT(self, server, session, envelope):
+        self.open.discard(server)
+        return "221 Bye"
 
     async def handle_MAIL(self, server, session, envelope, address, options):
         envelope.mail_from = address
@@ -246,9 +260,17 @@ async def sink(handler: Sink, over: ssl.SSLContext | None = None, **options):
     server = await loop.create_server(lambda: SMTP(handler, hostname="sink.example", loop=loop, **options), "127.0.0.1", 0, ssl=over)
     port = server.sockets[0].getsockname()[1]
     smtp = {"host": "127.0.0.1", "port": port, "security": "none"}
+    made: list[RawEmail] = []
+
+    def channel(**extra) -> RawEmail:
+        made.append(RawEmail(email_settings(smtp=smtp | extra), PLACE))
+        return made[-1]
+
     try:
-        yield lambda **extra: RawEmail(email_settings(smtp=smtp | extra), PLACE)
+        yield channel
     finally:
+        for one in made:
+            await one.close()
         server.close()
         await server.wait_closed()
 
@@ -391,3 +413,123 @@ async def test_a_mail_too_big_for_the_server_is_refused():
         with pytest.raises(Refused, match="552"):
             await channel().send(outbound(attachments=(attachment(data=b"x" * 20_000),)), None)
     assert handler.mails == []
+
+
+# --- Connections kept for the next mail ------------------------------------------------------------------------------
+
+
+async def test_one_connection_takes_mail_after_mail():
+    handler = Sink()
+    async with sink(handler) as channel:
+        own = channel()
+        for number in range(3):
+            await own.send(outbound(message_id=f"<{number}@hub.example>", to=f"ana{number}@shop.example"), None)
+        assert (handler.greeted, len(handler.open)) == (1, 1)
+    assert [recipients for _, recipients, _ in handler.mails] == [[f"ana{number}@shop.example"] for number in range(3)]
+    assert handler.open == set(), "closing says goodbye"
+
+
+async def test_many_mails_at_once_go_over_four_connections_at_most():
+    handler = Sink()
+    async with sink(handler) as channel:
+        own = channel()
+        await asyncio.gather(*[own.send(outbound(message_id=f"<{number}@hub.example>"), None) for number in range(20)])
+        assert len(handler.open) == handler.greeted <= MOST
+    assert len(handler.mails) == 20
+    assert len({raw for _, _, raw in handler.mails}) == 20
+
+
+@pytest.mark.parametrize("how", ["hung up", "421 at the next mail"])
+async def test_a_kept_connection_the_server_gave_up_costs_no_mail(how):
+    handler = Sink()
+    async with sink(handler) as channel:
+        own = channel()
+        await own.send(outbound(message_id="<1@hub.example>"), None)
+        (kept,) = handler.open
+        if how == "hung up":
+            kept.transport.abort()
+        else:
+            kept.event_handler = Sink(MAIL="421 4.4.2 idle too long")
+            kept._handle_hooks["MAIL"] = kept.event_handler.handle_MAIL
+        await own.send(outbound(message_id="<2@hub.example>"), None)
+    assert (len(handler.mails), handler.greeted) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "answer", "outcome"), [("RCPT", "550 5.1.1 no", Refused), ("DATA", "drop", Unknown), ("DATA", "452 full", TryLater)]
+)
+async def test_what_goes_wrong_on_a_kept_connection_is_told_as_on_a_new_one(step, answer, outcome):
+    """After DATA began nothing is tried again by itself: it may have gone."""
+    handler = Sink()
+    async with sink(handler) as channel:
+        own = channel()
+        await own.send(outbound(), None)
+        handler.answers[step] = answer
+        with pytest.raises(outcome):
+            await own.send(outbound(), None)
+        del handler.answers[step]
+        await own.send(outbound(), None)
+    assert handler.greeted == 2, "a connection something went wrong on is not used again"
+    assert len(handler.mails) == (3 if step == "DATA" else 2)
+
+
+async def test_an_idle_connection_is_given_back_after_a_while():
+    left = asyncio.Event()
+
+    class Watched(Sink):
+        async def handle_QUIT(self, server, session, envelope):
+            left.set()
+            return await super().handle_QUIT(server, session, envelope)
+
+    handler = Watched()
+    async with sink(handler) as channel:
+        pool = SmtpPool(channel().settings, idle=0.01)
+        await pool.send(outbound())
+        await asyncio.wait_for(left.wait(), 10)
+        await pool.send(outbound())
+        await pool.close()
+    assert (handler.greeted, len(handler.mails)) == (2, 2)
+
+
+async def test_after_closing_a_mail_still_goes_and_nothing_is_kept():
+    handler = Sink()
+    async with sink(handler) as channel:
+        own = channel()
+        await own.close()
+        await own.send(outbound(), None)
+        await own.close()
+        assert handler.open == set()
+    assert len(handler.mails) == 1
+
+
+# --- The shape of the mail -------------------------------------------------------------------------------------------
+
+
+def test_given_html_goes_out_as_it_is_beside_the_text():
+    found = message_from_bytes(build(outbound(html="<p>Grüße</p>", quoted="q"), email_settings()), policy=policy.default)
+    assert [part.get_content_type() for part in found.walk()] == ["multipart/alternative", "text/plain", "text/html"]
+    assert found.get_body(("html",)).get_content().strip() == "<p>Grüße</p>"
+    assert lines(found.get_body(("plain",))).endswith("> q\n")
+
+
+def image(content_id: str, kind: str = "image/png") -> OutboundAttachment:
+    return OutboundAttachment("lamp.png", kind, 3, lambda: b"png", "https://hub.example/f/2", content_id)
+
+
+SHAPES = {
+    "an image the HTML shows": (image("a@b"), '<img src="cid:a@b">', "inline"),
+    "one it does not show": (image("a@b"), "<p>", "attachment"),
+    "one it shows the beginning of": (image("a"), '<img src="cid:a@b">', "attachment"),
+    "no image": (image("a@b", "text/html"), '<img src="cid:a@b">', "attachment"),
+    "no HTML of its own": (image("a@b"), "", "attachment"),
+}
+
+
+@pytest.mark.parametrize(("file", "html", "disposition"), SHAPES.values(), ids=SHAPES)
+def test_an_image_is_inline_where_the_html_shows_it_and_a_file_otherwise(file, html, disposition):
+    found = message_from_bytes(build(outbound(html=html, attachments=(file,)), email_settings()), policy=policy.default)
+    assert not found.defects
+    (part,) = [part for part in found.walk() if part.get_filename() == "lamp.png"]
+    assert part.get_content_disposition() == disposition
+    assert (part["Content-ID"] is not None) == (disposition == "inline")
+    assert found.get_content_type() == ("multipart/related" if disposition == "inline" else "multipart/mixed")

@@ -11,7 +11,6 @@ import pytest
 from connectors.webchat import (
     ANONYMOUS_SECONDS,
     CODE_SECONDS,
-    MAX_FILE_BYTES,
     MAX_PROOFS,
     MAX_TEXT,
     MAX_TOKEN,
@@ -359,7 +358,7 @@ def test_a_files_name_and_type_are_only_words(name: object, kind: object, called
 
 
 def test_files_have_a_limit_together() -> None:
-    half = base64.b64encode(b"x" * (MAX_FILE_BYTES // 2)).decode()
+    half = base64.b64encode(b"x" * 2_500_000).decode()
     assert len(said({"files": [{"data": half}, {"data": half}]}).attachments) == 2
     with pytest.raises(Unparseable, match="bytes of files"):
         said({"files": [{"data": half}, {"data": half}, {"data": "eA=="}]})
@@ -402,3 +401,74 @@ async def test_an_endless_answer_is_refused_in_words() -> None:
 
 def test_it_is_harmless_beside_the_sandbox() -> None:
     assert (WebChat.live, WebChat.idempotent, chat().is_sandbox()) == (False, True, False)
+
+
+# --- what goes with a message ---
+
+ASKED = [
+    {"name": "email"},
+    {"name": "name"},
+    {"name": "order_number", "label": {"en": "Order number", "de": "Bestellung"}},
+    {"name": "why"},
+]
+
+
+def test_what_was_asked_before_the_chat_stands_below_the_first_message_and_proves_nothing() -> None:
+    fields = {"email": "a@mail.example", "name": "Ana", "order_number": "12\n3 " + "x" * 300, "why": " ", "never_asked": "spam", "phone": 7}
+    message = said({"text": "Where is it?", "fields": fields}, chat(prechat=ASKED))
+    assert message.text == "Where is it?\n\n\u2063Before the chat: Order number: 123 " + "x" * 196
+    assert message.sender_name == "Ana"
+    assert message.claims[1:] == (Claim("email", "a@mail.example", Proof.CLAIMED),)
+    assert said({"text": "Second", "fields": {}}, chat(prechat=ASKED)).text == "Second"
+
+
+@pytest.mark.parametrize("fields", [None, [], "x", {"order_number": {"a": 1}}, {"order_number": ["x"]}])
+def test_a_slip_in_a_field_costs_no_message(fields: object) -> None:
+    assert said({"text": "hello", "fields": fields}, chat(prechat=ASKED)).text == "hello"
+
+
+PAGES = [
+    ({"url": "https://shop.example/lamp", "title": "Lamp"}, "On the page Lamp (https://shop.example/lamp)"),
+    ({"url": "https://shop.example/reset?token=secret#also"}, "On the page https://shop.example/reset"),
+    ({"url": "https://user:secret@shop.example/"}, "On the page https://shop.example/"),
+    ({"url": "javascript:alert(1)", "title": "x"}, ""),
+    ({"url": "https://[half", "title": "x"}, ""),
+    ({"url": 7}, ""),
+    ("https://shop.example", ""),
+    ({"url": "https://shop.example/" + "a" * 900, "title": "t" * 900}, f"On the page {'t' * 100} (https://shop.example/{'a' * 279})"),
+]
+
+
+@pytest.mark.parametrize(("page", "shown"), PAGES)
+def test_the_page_is_named_without_what_its_address_may_keep_secret(page: object, shown: str) -> None:
+    assert said({"text": "hello", "page": page}).subject == shown
+
+
+@pytest.mark.parametrize(
+    ("at", "sent"),
+    [(1_780_000_000_000, 1_780_000_000_000_000), (True, None), (-1, None), (1 << 60, None), ("1", None), (1.5, None), (None, None)],
+)
+def test_when_the_browser_says_it_was_written_is_kept_if_it_can_be(at: object, sent: int | None) -> None:
+    assert said({"text": "hello", "at": at, "language": ["de"]}).sent_at == sent
+
+
+def test_an_answer_that_arrived_is_reported_and_reading_it_is_another_report() -> None:
+    connector = chat()
+    updates = connector.parse(post({"type": "delivered", "refs": ["chat-abcdefgh"]}, connector.issue(DEVICE, NOW)))
+    expected = DeliveryUpdate(
+        provider_key=f"delivered:{DEVICE}:chat-abcdefgh", status=MessageStatus.DELIVERED, provider_message_id="chat-abcdefgh"
+    )
+    assert list(updates) == [expected]
+
+
+def test_a_browser_whose_chat_a_link_opened_is_claimed_by_nobody() -> None:
+    connector = chat()
+    session = connector.session(connector.issue(DEVICE, NOW, proofs=[("email", "a@mail.example"), ("device", OTHER)]))
+    assert session is not None
+    assert connector.claims(session) == (Claim("device", DEVICE, Proof.CHANNEL), Claim("email", "a@mail.example", Proof.OTP))
+
+
+def test_a_channel_may_take_smaller_files() -> None:
+    file = {"name": "a", "type": "text/plain", "data": base64.b64encode(b"x" * 11).decode()}
+    with pytest.raises(Unparseable, match="11 bytes of files; 10 are accepted"):
+        said({"text": "", "files": [file]}, chat(max_file_bytes=10))
