@@ -66,7 +66,10 @@ class MailerSendEmail(MailChannel):
     Settings: ClassVar[type[ChannelSettings]] = MailerSendSettings
     settings: MailerSendSettings
     answers: ClassVar[Answers] = Answers(bad_signature=401, too_big=200)
-    can: ClassVar[Mapping[str, str]] = {**MailChannel.can, "delivered": ""}
+    can: ClassVar[Mapping[str, str]] = {
+        **MailChannel.can,
+        "delivered": "",
+    }
 
     def verify(self, request: Request, now: float) -> Verdict:
         """Judge `Signature`: hexadecimal HMAC-SHA256 over the body, with the secret of its kind: a route's signs no event."""

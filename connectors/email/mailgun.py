@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, SecretStr
 
 from connectors.shared.delivery_mark import NAME, delivery_of
-from connectors.shared.mail_auth import judge_sendgrid
+from connectors.shared.mail_auth import Judgement
 from connectors.shared.mail_channel import MailChannel
 from connectors.shared.mail_headers import Headers, clean, decode_text, mailboxes
 from connectors.shared.mail_posted import digest_of, headers_of, inner, news, number, read_object, text
@@ -27,7 +27,6 @@ from connectors.shared.mime import (
     MAX_PARTS,
     Body,
     check_sender,
-    from_address,
     make_body,
     media_type,
     named,
@@ -126,7 +125,7 @@ class MailgunEmail(MailChannel):
 
     def what_is_checked(self) -> str:
         """Which mails are checked by their own signature, for the administrator."""
-        return "signed mails whose sender Mailgun did not vouch for, if the route's address ends in mime"
+        return "all signed mails, if the route's address ends in mime"
 
     def _mail(self, form: Mapping[str, Part]) -> InboundMessage:
         original = form["body-mime"].data if "body-mime" in form else None
@@ -138,18 +137,16 @@ class MailgunEmail(MailChannel):
             raise Unparseable("the route stores the mail at Mailgun and posts only where it is; let it forward() instead of store()")
         else:
             raise Unparseable("the form has neither message-headers nor body-mime: it is no mail from Mailgun")
-        domain, sender = from_address(headers).rpartition("@")[2], _text(form, "sender")
-        spf = "pass" if headers.first("x-mailgun-spf").lower() == "pass" else ""
-        judged = judge_sendgrid(domain, headers, spf=spf, dkim="", envelope_from=sender)
+        sender = _text(form, "sender")
         said = to_message(
             headers,
             body,
-            judged,
+            Judgement(),  # X-Mailgun-Spf proves nothing: nobody says that Mailgun takes out one the sender wrote
             mailbox=self.settings,
             envelope_to=[_text(form, "recipient")] if "recipient" in form else [],
             null_return_path="sender" in form and not sender.strip("<> "),
             original=original,
-            unjudged=original is not None and judged.proof.value == "claimed",
+            unjudged=original is not None,
         )
         score, flag = number(headers.first("x-mailgun-sscore")), headers.first("x-mailgun-sflag").lower()
         spam: dict[str, Any] = {"score": score} if score is not None else {}
@@ -239,7 +236,7 @@ def _news(event: Mapping[str, Any], token: str) -> Inbound:
         external_id=mail_id,
         mail_id=mail_id,
         error=f"Mailgun: {', '.join(dict.fromkeys(filter(None, [kind, *said])))}",
-        permanent=our is DeliveryEvent.BOUNCED and (code in GONE or text(status, "enhanced-code") in GONE),
+        permanent=our is DeliveryEvent.BOUNCED and (text(status, "enhanced-code") or code) in GONE,  # 550 5.7.1: a living address
         delivery_id=delivery_of(inner(event, "user-variables").get(NAME)),
     )
 

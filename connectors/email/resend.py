@@ -44,6 +44,7 @@ from hub.contract import (
     NoAnswer,
     NotSent,
     OutboundMessage,
+    Place,
     Proof,
     Refused,
     Request,
@@ -112,12 +113,17 @@ class ResendEmail(MailChannel):
     Settings: ClassVar[type[ChannelSettings]] = ResendSettings
     settings: ResendSettings
     answers: ClassVar[Answers] = Answers(bad_signature=401, too_big=200)
-    idempotent: ClassVar[bool] = True  # its Idempotency-Key counts for 24 hours: https://resend.com/docs/dashboard/emails/idempotency-keys
+    # Its Idempotency-Key counts for 24 hours (https://resend.com/docs/dashboard/emails/idempotency-keys); by SMTP there is none.
+    idempotent: ClassVar[bool] = True
     can: ClassVar[Mapping[str, str]] = {
         **MailChannel.can,
         "delivered": "",
         "finds": "a repeat with the same key sends nothing twice, so there is no doubt to settle",
     }
+
+    def __init__(self, settings: ResendSettings, place: Place) -> None:
+        super().__init__(settings, place)
+        self.idempotent = bool(settings.api_key.get_secret_value())  # type: ignore[misc]  # the hub asks the mailbox, not its class
 
     def verify(self, request: Request, now: float) -> Verdict:
         """Judge Svix's signature; its headers are those of Standard Webhooks under another name."""
@@ -212,6 +218,8 @@ class ResendEmail(MailChannel):
         if original is not None:
             headers, body = read_mail(original)
         else:
+            if mail.get("attachments"):
+                raise Unparseable("Resend names files but gave no whole mail to take them from. Its page of the mail has them")
             given = {name.lower(): value for name, value in inner(mail, "headers").items() if isinstance(value, str)}
             own = {"from": mail.get("from"), "to": mail.get("to"), "cc": mail.get("cc"), "reply-to": mail.get("reply_to")}
             own |= {"subject": mail.get("subject"), "message-id": mail.get("message_id"), "date": mail.get("created_at")}

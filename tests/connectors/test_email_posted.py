@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from aiohttp import web
@@ -218,21 +219,35 @@ def test_what_is_none_of_its_own_is_unparseable_or_of_no_consequence(type_: str,
 
 
 @pytest.mark.parametrize(
-    ("code", "severity", "event", "permanent"),
+    ("code", "enhanced", "severity", "event", "permanent"),
     [
-        (550, "permanent", DeliveryEvent.BOUNCED, True),
-        (552, "permanent", DeliveryEvent.BOUNCED, False),
-        (452, "temporary", DeliveryEvent.DEFERRED, False),
+        (550, "", "permanent", DeliveryEvent.BOUNCED, True),
+        (550, "5.1.1", "permanent", DeliveryEvent.BOUNCED, True),
+        (550, "5.7.1", "permanent", DeliveryEvent.BOUNCED, False),  # blocked, as spam say: the mailbox lives
+        (550, "5.2.2", "permanent", DeliveryEvent.BOUNCED, False),  # full
+        (552, "", "permanent", DeliveryEvent.BOUNCED, False),
+        (452, "", "temporary", DeliveryEvent.DEFERRED, False),
     ],
 )
-def test_mailgun_tells_a_dead_address_from_a_full_one(code: int, severity: str, event: DeliveryEvent, permanent: bool) -> None:
-    status = {"code": code, "message": "said the server"}
+def test_mailgun_tells_a_dead_address_from_a_full_one(
+    code: int, enhanced: str, severity: str, event: DeliveryEvent, permanent: bool
+) -> None:
+    status = {"code": code, "message": "said the server"} | ({"enhanced-code": enhanced} if enhanced else {})
     told = mailgun_event("k", id="e1", event="failed", severity=severity, recipient="a@b.example", **{"delivery-status": status})
     (found,) = channel("mailgun").parse(told)
     assert isinstance(found, DeliveryUpdate)
     assert (found.provider_key, found.event, found.permanent, found.error) == (
         "event:e1", event, permanent, f"Mailgun: failed, {code}, said the server",
     )  # fmt: skip
+
+
+def test_a_verdict_of_mailgun_that_the_sender_wrote_proves_nothing() -> None:
+    mail = b"From: ceo@bank.example\r\nTo: support@hub.example\r\nX-Mailgun-Spf: Pass\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n"
+    fields = {"body-mime": mail.decode(), "sender": "ceo@bank.example", "recipient": "support@hub.example", "token": "t"}
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    (found,) = channel("mailgun").parse(Request("POST", "https://hub.example/in/support", form, urlencode(fields).encode()))
+    assert isinstance(found, InboundMessage)
+    assert [claim.proof for claim in found.claims] == [Proof.CLAIMED]
 
 
 # --- Postmark --------------------------------------------------------------------------------------------------------
