@@ -47,6 +47,11 @@ class StorageSettings(_Section):
     database: Path = Path("data/hub.db")
     files: Path = Path("data/files")
     secret_file: Path = Path("data/secret")
+    scanner: str = Field(default="", pattern=r"^(tcp://[^/\s:]+(:[0-9]{1,5})?|unix:/[^\s]+)?$")  # ClamAV: tcp://HOST:3310 or unix:/path
+
+    def paths(self) -> tuple[tuple[str, Path], ...]:
+        """What is kept where."""
+        return ("database", self.database), ("files", self.files), ("secret_file", self.secret_file)
 
 
 class ConversationSettings(_Section):

@@ -446,6 +446,8 @@ def _reports(headers: Headers, body: Body, key: str, null_return_path: bool) -> 
 
 async def check_sender(said: InboundMessage, mail: bytes, received: float, lookup: Lookup) -> Checked:
     """Check the mail's own signature against its From: see `mail_signature.check_signature`. Raises TryLater."""
+    if not said.claims:
+        return Checked(said=said, why="The mail names no sender.")
     address = said.claims[0].value
     found = await check_signature(mail, address, received, lookup)
     if not found.domain:

@@ -117,7 +117,7 @@ def check(config: Path) -> None:
     ]
     faults += [
         f"storage.{name}: {place} cannot be written by this user. Give its directory to the user the hub runs as, or name another place."
-        for name, place in settings.storage
+        for name, place in settings.storage.paths()
         if not (name == "database" and not on_sqlite) and not writable(place)
     ]
     if on_sqlite and not sqlite_library.SOUND:

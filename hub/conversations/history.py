@@ -330,7 +330,7 @@ def said(message_id: int) -> Select[Any]:
 def file(attachment_id: str) -> Select[Any]:
     """A stored file's row, by way of its message: a file of no message is nobody's to open."""
     return (
-        select(attachment.c.id, attachment.c.name, attachment.c.content_type, attachment.c.size, attachment.c.sha256, attachment.c.state)
+        select(*(attachment.c[name] for name in ("id", "name", "content_type", "size", "sha256", "state", "thumbnail", "scan")))
         .join(message, message.c.id == attachment.c.message_id)
         .where(attachment.c.id == attachment_id)
     )

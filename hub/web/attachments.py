@@ -20,7 +20,10 @@ import nh3
 from aiohttp import web
 
 from hub.conversations import history
+from hub.conversations.files import NONE, NoteFile
+from hub.scanning import CLEAN, CannotScan, scan
 from hub.storage.blobs import Blobs
+from hub.thumbnails import thumbnail
 from hub.web.context import HUB, Hub
 from hub.web.pages import render
 
@@ -80,6 +83,7 @@ async def serve(hub: Hub, attachment_id: str) -> web.StreamResponse:
         head = await asyncio.to_thread(_head, path)
     except FileNotFoundError:
         raise web.HTTPNotFound(text="This file is no longer stored.\n") from None
+    await check_clean(hub, row)
     picture = picture_type(head)
     return web.FileResponse(
         path,
@@ -91,6 +95,55 @@ async def serve(hub: Hub, attachment_id: str) -> web.StreamResponse:
             "Cache-Control": "private, max-age=3600",
         },
     )
+
+
+async def check_clean(hub: Hub, row: Any) -> None:
+    """Let a file be given to nobody in which the scanner finds something, or which it cannot be asked about now. Raises 403, 503."""
+    scanner = hub.settings.storage.scanner
+    if not scanner:
+        return
+    verdict = row.scan
+    if not verdict:
+        try:
+            verdict = await scan(scanner, await asyncio.to_thread(hub.blobs.get, row.sha256))
+        except FileNotFoundError:
+            raise web.HTTPNotFound(text="This file is no longer stored.\n") from None
+        except CannotScan as error:
+            said = f"This file cannot be checked for viruses now: {error}. It is kept; try again in a moment.\n"
+            raise web.HTTPServiceUnavailable(text=said, headers={"Retry-After": "10"}) from error
+        await hub.writer.run(NoteFile(row.id, scan=verdict))
+    if verdict != CLEAN:
+        raise web.HTTPForbidden(text=f"This file is not handed out: the virus scanner found {verdict} in it.\n")
+
+
+@routes.get(r"/attachments/{attachment_id:[A-Za-z0-9_-]{16,64}}/thumbnail")
+async def small(request: web.Request) -> web.StreamResponse:
+    """A small picture of an image, made once in a capped process. 404 where none can be made."""
+    hub = request.app[HUB]
+    row = await hub.reader.first(history.file(request.match_info["attachment_id"]))
+    if row is None or row.state != "stored" or not row.sha256 or row.thumbnail == NONE:
+        raise web.HTTPNotFound(text="There is no picture of this file.\n")
+    await check_clean(hub, row)
+    sha256 = row.thumbnail
+    if not sha256:
+        try:
+            data = await asyncio.to_thread(hub.blobs.get, row.sha256)
+        except FileNotFoundError:
+            raise web.HTTPNotFound(text="This file is no longer stored.\n") from None
+        made = await thumbnail(data) if picture_type(data[:16]) else None
+        sha256 = await asyncio.to_thread(hub.blobs.put, made) if made is not None else NONE
+        await hub.writer.run(NoteFile(row.id, thumbnail=sha256))
+        if made is None:
+            raise web.HTTPNotFound(text="There is no picture of this file.\n")
+    path = hub.blobs.path(sha256)
+    headers = {
+        "Content-Type": picture_type(await asyncio.to_thread(_head, path)) or "application/octet-stream",
+        "Content-Disposition": "inline",
+        "Content-Security-Policy": NO_SCRIPT,
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, max-age=86400",
+    }
+    return web.FileResponse(path, headers=headers)
 
 
 def _head(path: Path) -> bytes:
