@@ -4,8 +4,9 @@ A visitor's session is a token and nothing else: `v1.<payload>.<signature>`, sig
 Authorization header and never lies in a URL. Answers need no call to anybody: they are rows the widget fetches (`hub/web/chat.py`).
 
 Body of a POST to `/in/{channel}`, JSON:
-    a message: {"id": a UUID made by the widget, "text": "...", "files": [{"name", "type", "data": base64}], "name", "email", "phone"}
-    answers seen: {"type": "read", "refs": [the `ref` of each answer]}
+    a message: {"id": a UUID made by the widget, "text": "...", "files": [{"name", "type", "data": base64}], "name", "email", "phone",
+        "fields": {what was asked before the chat: what was typed}, "page": {"url", "title"}, "language", "at": unix ms}
+    answers that arrived, or were seen: {"type": "delivered" or "read", "refs": [the `ref` of each answer]}
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from datetime import date
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hub.contract import (
     Answer,
@@ -45,8 +49,10 @@ from hub.contract import (
 
 MAX_TEXT = 10_000  # characters
 MAX_FILES = 10
-MAX_FILE_BYTES = 5_000_000  # all files of a message together
 MAX_REFS = 100
+MAX_FIELD = 200  # characters of one answer before the chat
+BESIDE = "\n\n\u2063"  # an invisible separator: what follows is told to agents beside a visitor's words, and not shown to the visitor
+WHO = ("name", "email", "phone")
 MAX_TOKEN = 6_000  # characters; a header may have 8,190
 ANONYMOUS_SECONDS = 365 * 86_400  # a visitor's own history stays theirs for a year on the same browser
 SIGNED_SECONDS = 24 * 3_600  # how long one site token speaks for the browser; the site renews it with each page
@@ -56,17 +62,118 @@ MAX_PROOFS = 4
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _EMAIL = re.compile(r"[^\s@<>]{1,64}@[^\s@<>]{1,190}\.[^\s@<>.]{2,63}")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{5,30}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")  # BCP 47, as far as a widget speaks it
+_SPAN = r"^([01]?[0-9]|2[0-3]):[0-5][0-9]-(([01]?[0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+_ACCEPT = r"^((\.[A-Za-z0-9]+|[a-z]+/([a-z0-9.+-]+|\*)|\*/\*)(\s*,\s*(\.[A-Za-z0-9]+|[a-z]+/([a-z0-9.+-]+|\*)|\*/\*))*)?$"
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")  # RFC 6838, section 4.2
+
+
+Text = str | dict[str, str]  # said once, or {language: text}
+Days = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+def _text(value: Text, longest: int) -> Text:
+    for language, said in value.items() if isinstance(value, dict) else [("", value)]:
+        if language and not _LANGUAGE.fullmatch(language):
+            raise ValueError(f"{language!r} is no language: write its code, like en or pt-BR")
+        if not said.strip() or len(said) > longest:
+            raise ValueError(f"a text must have 1 to {longest} characters{f' ({language})' if language else ''}")
+    if value == {}:
+        raise ValueError("name at least one language, like {en: ...}")
+    return value
+
+
+Short = Annotated[Text, AfterValidator(lambda value: _text(value, 100))]
+Long = Annotated[Text, AfterValidator(lambda value: _text(value, 500))]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Greeting(Strict):
+    """What the closed chat says by itself, once in a browser."""
+
+    text: Long
+    after_seconds: int = Field(10, ge=0, le=3_600)
+
+
+class Privacy(Strict):
+    """What stands below the box to write in."""
+
+    text: Long | None = None
+    url: str = Field("", max_length=2_000, pattern=r"^(https://[^\s<>\"]+)?$")
+
+
+class Prechat(Strict):
+    """A field asked before the first message. `name`, `email` and `phone` say who they are (and prove nothing); others stand above it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    label: Short | None = None  # None: the widget's own word for it, else its name
+    type: Literal["", "text", "email", "tel", "select"] = ""  # empty: what its name suggests
+    options: list[Short] = Field(default_factory=list, max_length=50)
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _options(self) -> Self:
+        if bool(self.options) is not (self.type == "select"):
+            raise ValueError(f"prechat field {self.name}: `options` go with `type: select`, and it needs some")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return self.type or {"email": "email", "phone": "tel"}.get(self.name, "text")
+
+
+class Weekly(Strict):
+    """When somebody answers: spans of the day like `09:00-17:30`, by the wall clock of `time_zone`. A day that is not named is closed."""
+
+    week: dict[Days, list[Annotated[str, Field(pattern=_SPAN)]]]
+    time_zone: str = "UTC"
+    holidays: list[date] = Field(default_factory=list, max_length=1_000)
+    text: Long | None = None  # said while nobody is there
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        try:
+            ZoneInfo(self.time_zone)
+        except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+            raise ValueError(f"{self.time_zone!r} is no time zone: write it like Europe/Berlin") from error
+        for day, spans in self.week.items():
+            for span in spans:
+                begin, end = ([int(part) for part in one.split(":")] for one in span.split("-"))
+                if not begin < end <= [24, 0]:
+                    raise ValueError(f"hours of {day}: {span} must end after it begins, and at 24:00 at the latest")
+        return self
 
 
 class WebChatSettings(ChannelSettings):
     """One chat widget. `site` names the entry under `sites` whose pages embed it and whose server signs its visitors."""
 
     site: str
-    welcome: str = Field("Hello! Write to us here, and we answer as soon as we can.", max_length=500)
+    title: Short | Literal[""] = ""  # the heading; empty: the widget's own word for a chat
+    welcome: Long = "Hello! Write to us here, and we answer as soon as we can."
+    greeting: Greeting | None = None
+    accent: str = Field("", pattern=r"^(#[0-9a-fA-F]{6})?$")  # the colour of the button and the heading, like #0b6b4f
+    position: Literal["", "left", "right"] = ""  # empty: where a line ends in the language spoken
+    language: str = Field("en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")  # where the visitor's is not spoken
+    prechat: list[Prechat] = Field(default_factory=list, max_length=8)
+    hours: Weekly | None = None  # None: always open
+    privacy: Privacy | None = None
+    max_file_bytes: int = Field(5_000_000, ge=1, le=5_000_000)  # all files of a message together
+    file_types: str = Field("", max_length=500, pattern=_ACCEPT)  # as HTML's `accept` has it; empty: all
+    mail_after_minutes: float = Field(2, ge=0, le=1_440)  # an answer nobody saw is mailed after so long; 0: never
+    mail_channel: str = ""  # the mail channel it goes by; empty: the one codes go by
     new_visitors_per_minute: int = Field(30, ge=1)  # from one address; raise it where many visitors share one
     public_name: str = Field("", max_length=60, pattern=r"^[^\x00-\x1f]*$")  # what visitors call you, for one-time codes; empty: `site`
     codes_per_hour: int = Field(100, ge=0)  # one-time codes sent for this widget in all, since texts cost money; 0: none are offered
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        names = [field.name for field in self.prechat]
+        if len(names) != len(set(names)):
+            raise ValueError("prechat: every field needs a name of its own")
+        return self
 
 
 class Proven(NamedTuple):
@@ -119,7 +226,7 @@ class WebChat:
         "reactions": "not built",
         "edits": "not built",
         "templates": "the chat is ours and needs no approval",
-        "presence": "not built yet",
+        "presence": "shown by the hub's own stream",
         "recovers": "the widget keeps what it could not hand over, and tries again",
         "finds": "a message is in the chat or it is not: there is no doubt",
     }
@@ -136,7 +243,8 @@ class WebChat:
 
     @property
     def welcome(self) -> str:
-        return self.settings.welcome
+        """What an older widget, which reads no configuration, says first."""
+        return _said(self.settings.welcome, self.settings.language)
 
     @property
     def new_visitors_per_minute(self) -> int:
@@ -149,6 +257,43 @@ class WebChat:
     @property
     def codes_per_hour(self) -> int:
         return self.settings.codes_per_hour
+
+    def configuration(self) -> dict[str, Any]:
+        """What the widget is told of how it is to look, to greet and to ask, but for what changes with the clock."""
+        told = self.settings
+        return {
+            "title": told.title,
+            "welcome": told.welcome,
+            "greeting": told.greeting.model_dump() if told.greeting is not None else None,
+            "language": told.language,
+            "accent": told.accent,
+            "position": told.position,
+            "prechat": [
+                {"name": one.name, "label": one.label or "", "type": one.kind, "options": one.options, "required": one.required}
+                for one in told.prechat
+            ],
+            "privacy": {"text": told.privacy.text or "", "url": told.privacy.url} if told.privacy is not None else None,
+            "max_file_bytes": told.max_file_bytes,
+            "file_types": told.file_types,
+        }
+
+    def closed_text(self) -> Text:
+        """What is said while nobody is there, in any language; empty: the widget's own words."""
+        return (self.settings.hours.text if self.settings.hours is not None else None) or ""
+
+    def business_hours(self) -> tuple[dict[str, list[str]], str, frozenset[date]] | None:
+        """When somebody answers, as (spans by day of the week, time zone, holidays); None: always."""
+        weekly = self.settings.hours
+        return ({str(day): spans for day, spans in weekly.week.items()}, weekly.time_zone, frozenset(weekly.holidays)) if weekly else None
+
+    @property
+    def mail_after(self) -> int:
+        """Seconds after which an answer nobody saw is mailed; 0: never."""
+        return int(self.settings.mail_after_minutes * 60)
+
+    @property
+    def mail_channel(self) -> str:
+        return self.settings.mail_channel
 
     # --- visitors' tokens ---
 
@@ -206,10 +351,11 @@ class WebChat:
         """What a session proves, the address an answer goes to first: the person where the site told us who it is, else the browser.
 
         An answer to the person is seen on each of their devices, and not by whoever kept an older token of the same browser. An answer
-        to an address whose code came back would go by another channel, so those stand last.
+        to an address whose code came back would go by another channel, so those stand last. Another browser, whose chat a mail's link
+        lets this one read, is not this one: it is claimed of nobody.
         """
         device = Claim("device", session.device, Proof.CHANNEL)
-        codes = tuple(Claim(proof.kind, proof.value, Proof.OTP) for proof in session.proofs)
+        codes = tuple(Claim(proof.kind, proof.value, Proof.OTP) for proof in session.proofs if proof.kind != "device")
         if not session.user_id:
             return (device, *codes)
         person = Claim("user_id", session.user_id, Proof.SIGNED, session.site)
@@ -241,10 +387,10 @@ class WebChat:
         if not isinstance(body, dict):
             raise Unparseable("the body is not a JSON object")
         kind = body.get("type", "message")
-        if kind == "read":
-            return _read(session, body.get("refs"))
+        if kind in ("read", "delivered"):
+            return _seen(session, MessageStatus(kind), body.get("refs"))
         if kind != "message":
-            raise Unparseable("`type` is neither message nor read")
+            raise Unparseable("`type` is none of message, delivered and read")
         return [self._message(session, body)]
 
     def _message(self, session: Session, body: Mapping[str, Any]) -> InboundMessage:
@@ -256,15 +402,32 @@ class WebChat:
         text = text.replace("\r\n", "\n").replace("\x00", "").strip()
         if len(text) > MAX_TEXT:
             raise Unparseable(f"`text` has {len(text)} characters; {MAX_TEXT} are accepted")
-        files = _files(body.get("files", []))
+        files = _files(body.get("files", []), self.settings.max_file_bytes)
         if not text and not files:
             raise Unparseable("neither text nor a file")
+        fields = body.get("fields")
+        fields = {name: value for name, value in fields.items() if isinstance(value, str)} if isinstance(fields, dict) else {}
+        # What was filled in before the chat stands for what the body says by itself.
+        who = {**body, **{name: value for name, value in fields.items() if name in WHO}}
+        at = body.get("at")
+        beside = self._beside(fields)
         return InboundMessage(
             provider_key=f"{session.device}:{number}",
-            claims=self.claims(session) + _typed(body),
-            text=_sound(text),
-            sender_name=session.name or _line(body.get("name"), 100),
+            claims=self.claims(session) + _typed(who),
+            text=_sound(f"{text}{BESIDE}{beside}" if beside else text),
+            subject=_page(body.get("page")),
+            sender_name=session.name or _line(who.get("name"), 100),
             attachments=files,
+            # By the browser's clock: shown, and never trusted for an order.
+            sent_at=at * 1_000 if type(at) is int and 0 < at < 1 << 42 else None,
+        )
+
+    def _beside(self, fields: Mapping[str, str]) -> str:
+        """What agents read below a first message: the answers of the fields that were asked before it."""
+        return "\n".join(
+            f"Before the chat: {_said(field.label, self.settings.language) or field.name}: {said}"
+            for field in self.settings.prechat
+            if field.name not in WHO and (said := _line(fields.get(field.name), MAX_FIELD))
         )
 
     # --- going out ---
@@ -301,16 +464,38 @@ def _typed(body: Mapping[str, Any]) -> tuple[Claim, ...]:
     return tuple(claims)
 
 
-def _read(session: Session, refs: Any) -> list[Inbound]:
+def _seen(session: Session, status: MessageStatus, refs: Any) -> list[Inbound]:
     if not isinstance(refs, list) or not refs or len(refs) > MAX_REFS or not all(isinstance(r, str) and _ID.fullmatch(r) for r in refs):
         raise Unparseable(f"`refs` must be 1 to {MAX_REFS} names of answers")
     return [
-        DeliveryUpdate(provider_key=f"read:{session.device}:{ref}", status=MessageStatus.READ, provider_message_id=ref)
+        DeliveryUpdate(provider_key=f"{status}:{session.device}:{ref}", status=status, provider_message_id=ref)
         for ref in dict.fromkeys(refs)
     ]
 
 
-def _files(listed: Any) -> tuple[Attachment, ...]:
+def _page(told: Any) -> str:
+    """The page a visitor wrote on, as their browser claims it: its title and its address without query and fragment, which hold tokens."""
+    if not isinstance(told, dict):
+        return ""
+    try:
+        parts = urlsplit(_line(told.get("url"), 2_000))
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not host:
+        return ""
+    url = _sound(f"{parts.scheme}://{host}{parts.path}")[:300]
+    title = _sound(_line(told.get("title"), 100))
+    return f"On the page {title} ({url})" if title else f"On the page {url}"
+
+
+def _said(text: Text | None, language: str) -> str:
+    if not isinstance(text, dict):
+        return text or ""
+    return text.get(language) or text.get("en") or next(iter(text.values()))
+
+
+def _files(listed: Any, most: int) -> tuple[Attachment, ...]:
     if not isinstance(listed, list) or len(listed) > MAX_FILES or not all(isinstance(file, dict) for file in listed):
         raise Unparseable(f"`files` must be a list of at most {MAX_FILES} objects")
     files = []
@@ -327,8 +512,8 @@ def _files(listed: Any) -> tuple[Attachment, ...]:
         )
         name = re.split(r"[/\\]", _line(file.get("name"), 200))[-1].strip(". ") or f"file-{number}"
         files.append(Attachment(name=name, content_type=content_type, data=data))
-    if (size := sum(len(file.data or b"") for file in files)) > MAX_FILE_BYTES:
-        raise Unparseable(f"{size} bytes of files; {MAX_FILE_BYTES} are accepted")
+    if (size := sum(len(file.data or b"") for file in files)) > most:
+        raise Unparseable(f"{size} bytes of files; {most} are accepted")
     return tuple(files)
 
 

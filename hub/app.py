@@ -38,6 +38,7 @@ from hub.delivery.outbox import Outbox
 from hub.delivery.owed import introduce
 from hub.delivery.reconciler import Reconciler
 from hub.delivery.tokens import file_token, one_time_code, reply_token, reply_token_names
+from hub.delivery.unseen import UnseenCarrier, forget_unseen, link_token, mailings, sweep_unseen
 from hub.delivery.watching import Watch
 from hub.dns import Resolver, host_and_port
 from hub.holds.renewal import RenewLeases
@@ -69,6 +70,7 @@ SANDBOX_AGENT = "agent@shop.example"
 
 RENEW_EVERY = 60.0  # seconds
 WAKE_EVERY = 5.0
+UNSEEN_EVERY = 15.0
 ASK_EVERY = 30.0
 SWEEP_EVERY = 3_600.0
 SANDBOX_WATCH_EVERY = 5.0  # seconds: how often stand-ins are asked what is planned and what was sent
@@ -321,6 +323,7 @@ class Running:
                 "mark": MarkCarrier(tools, reader, self._engine.hot, writer, http),
                 "media": MediaCarrier(channels, reader, blobs, http),
                 "code": CodeCarrier(channels, reader, http, lambda code: one_time_code(secret, code), writer.clock, policy.mail_domain),
+                "unseen": UnseenCarrier(channels, reader, http, lambda code: link_token(secret, code), public_url, policy.mail_domain),
                 "check": CheckCarrier(channels, reader, blobs, Resolver(settings.identity.nameservers).txt, prove),
             },
             paces=built.paces,
@@ -351,6 +354,10 @@ class Running:
         self._watch = Watch(tools, reader, writer, http, share=share, minutes=minutes)
         self._reconciler = Reconciler(channels, reader, writer, http, policy)
         self._listeners = Listeners(hub)
+        try:
+            self._mailings = mailings(channels.values(), policy)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if not self._serving:
             return
         await self._engine.follow(newest, feed.publish, outbox.wake)
@@ -380,6 +387,7 @@ class Running:
         self._every(ASK_EVERY, self._asking.ask_due)
         self._every(RENEW_EVERY, self._renew_leases)
         self._every(WAKE_EVERY, self._wake_snoozed)
+        self._every(UNSEEN_EVERY, self._mail_unseen)
         self._every(SWEEP_EVERY, self._sweep_logins)
         self._every(SWEEP_EVERY, self._sweep_codes)
         self._every(SWEEP_EVERY, self._sweep_follow_ups)
@@ -441,11 +449,15 @@ class Running:
     async def _wake_snoozed(self) -> None:
         await self._writer.run(WakeSnoozed(self._clock()))
 
+    async def _mail_unseen(self) -> None:
+        await sweep_unseen(self._mailings, self._reader, self._writer, self._clock())
+
     async def _sweep_logins(self) -> None:
         await sessions.sweep_logins(self._reader, self._writer, self._clock())
 
     async def _sweep_codes(self) -> None:
         await sweep_codes(self._reader, self._writer, self._clock())
+        await forget_unseen(self._reader, self._writer, self._clock())
 
     async def _sweep_follow_ups(self) -> None:
         await sweep_follow_ups(self._reader, self._writer, self._clock())

@@ -16,6 +16,7 @@ from hub.delivery.owed import (
     tell_hearers,
     tell_opt_out,
 )
+from hub.delivery.unseen import on_answer
 from hub.holds.ledger import on_identity, on_joined, on_parted
 from hub.holds.reasons import on_score, on_ticket
 from hub.satisfaction.surveys import on_resolved_survey
@@ -23,7 +24,7 @@ from hub.storage.facts import Facts, React
 from hub.storage.records import Event
 
 REACTIONS: dict[str, tuple[React, ...]] = {
-    "message.queued": (send_reply,),
+    "message.queued": (send_reply, on_answer),
     "attachment.announced": (fetch_media,),
     "message.unchecked": (check_sender,),
     "ticket.opened": (on_ticket, show_card),

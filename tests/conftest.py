@@ -67,6 +67,7 @@ LONGEST = (
     "storage/test_identity_races.py",
     "storage/test_postgres_faults.py",
     "browser/test_story.py",
+    "browser/test_widget.py",
     "test_webhooks.py",
     "storage/test_copying.py",
 )

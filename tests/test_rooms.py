@@ -32,6 +32,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "hub.survey_policy": (),
     "hub.capped": ("hub.capped_child",),
     "hub.capped_child": (),
+    **dict.fromkeys(("hub.thumbnails", "hub.scanning"), ()),
     "hub.rules": ("hub.config", "hub.contract", "hub.policy", "hub.survey_policy"),
     "hub.keys": (),
     "hub.config": ("hub.survey_policy",),
@@ -74,7 +75,13 @@ DOORS: dict[str, tuple[str, ...]] = {
         "hub.conversations.tickets",
         "hub.holds.*",
     ),
-    "hub.reactions": ("hub.storage.*", "hub.delivery.owed", "hub.holds.ledger", "hub.holds.reasons", "hub.satisfaction.surveys"),
+    "hub.reactions": (
+        "hub.storage.*",
+        *("hub.delivery.owed", "hub.delivery.unseen"),
+        "hub.holds.ledger",
+        "hub.holds.reasons",
+        "hub.satisfaction.surveys",
+    ),
     "hub.satisfaction": (
         *("hub.keys", "hub.policy", "hub.survey_policy", "hub.storage.*", "hub.customers.*", "hub.conversations.*"),
         "hub.satisfaction.*",
@@ -89,7 +96,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     # The rooms that face the outside.
     "hub.web": (
         *(
-            "hub.capped",
+            *("hub.capped", "hub.thumbnails", "hub.scanning"),
             "hub.config",
             "hub.contract",
             "hub.marketing",
@@ -132,6 +139,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # A connector reaches the network through the client it is handed, or its vendor's SDK laid over that.
     "aiohttp": ("hub.web", "hub.app", "hub.http", "connectors.sandbox", "connectors.slack"),  # Slack's SDK is laid over a session of it
     "dns": ("hub.dns",),
+    "PIL": ("hub.thumbnails",),
     "dkim": ("connectors.shared.mail_signature",),
     "flufl": ("connectors.shared.bounces",),
     "jinja2": ("hub.web",),

@@ -17,7 +17,7 @@ PAGE = 500
 target_option = click.option("--target", default="", help="Only to this channel, room or destination, by its name in config.yaml.")
 kind_option = click.option(
     "--kind",
-    type=click.Choice(["reply", "card", "hold", "mark", "alert", "media", "code", "check"]),
+    type=click.Choice(["reply", "card", "hold", "mark", "alert", "media", "code", "check", "unseen"]),
     default=None,
     help="Only of this kind.",
 )

@@ -68,9 +68,7 @@ def stand(said: InboundMessage, known: Known, sender: Customer, pointed: Iterabl
     if said.doubt:
         return Standing(review=said.doubt, review_of=foreign)
     if foreign is not None:
-        return Standing(
-            review=f"{known.address} answers a mail of ticket #{foreign.id}, which is another customer's.", review_of=foreign
-        )
+        return Standing(review=f"{known.address} answers a mail of ticket #{foreign.id}, which is another customer's.", review_of=foreign)
     return Standing()
 
 

@@ -334,6 +334,18 @@ def one(id: str, devices: Sequence[str], channel_ids: Sequence[int]) -> Select[t
     )
 
 
+def linked(device: str) -> str:
+    """Who may answer a code that is a link in a mail, to the chat of this browser: nobody by typing, whoever follows the link."""
+    return f"link:{device}"  # no browser's name has a colon
+
+
+def link(id: str, channel_id: int) -> Select[tuple[str, str, str]]:
+    """A link of this channel, whatever its state, as (device, value, address)."""
+    return select(_code.device, _code.value, _code.address).where(
+        _code.id == id, _code.channel_id == channel_id, _code.device.startswith("link:", autoescape=True)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ForgetCodes:
     """Delete codes whose time has long passed: they hold addresses that strangers typed."""

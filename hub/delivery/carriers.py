@@ -163,9 +163,9 @@ class ReplyCarrier:
         http: Http,
         reply_token: Callable[[int, int], str],
         file_url: Callable[[str], str],
-        dressed: Callable[[BoundChannel, OutboundMessage], OutboundMessage] = lambda bound, mail: mail,
+        dressed: Callable[[str, OutboundMessage], OutboundMessage] = lambda name, mail: mail,
     ) -> None:
-        """`dressed` gives a mail its HTML and its footer."""
+        """`dressed` gives a mail of a channel its HTML and its footer."""
         self._channels = channels
         self._reader = reader
         self._blobs = blobs
@@ -208,7 +208,7 @@ class ReplyCarrier:
             return outgoing
         if row.ticket_id is None:  # a notice nobody asked for: it answers nothing
             subject = row.subject or "A message for you"
-            return self._dressed(bound, replace(outgoing, subject=subject, message_id=row.mail_id or ""))
+            return self._dressed(bound.rule.name, replace(outgoing, subject=subject, message_id=row.mail_id or ""))
         asked = {"id": delivery.subject_id, "conversation_id": row.conversation_id, "ticket_id": row.ticket_id}
         earlier = await self._reader.all(EARLIER_MAILS, asked | {"identifier_id": row.identifier_id})
         copies = await self._reader.all(COPIES, {"id": delivery.subject_id})
@@ -228,7 +228,7 @@ class ReplyCarrier:
             cc=tuple(copy.address for copy in copies),
             reply_token=self._reply_token(row.ticket_id, row.identifier_id),
         )
-        return self._dressed(bound, mail)
+        return self._dressed(bound.rule.name, mail)
 
 
 def _read(blobs: Blobs, sha256: str) -> Callable[[], bytes]:

@@ -20,6 +20,7 @@ KINDS = {
     "alert": "alarm",
     "media": "file to fetch",
     "code": "one-time code",
+    "unseen": "unseen answer's mail",
     "check": "signature to check",
 }
 
@@ -49,7 +50,7 @@ def listed(
 ) -> Select[Any]:
     """Deliveries in these states, newest first, at most `limit`; those below `before`. Each with its ticket and customer."""
     d, m, t, c, i = _delivery.c, _message.c, _ticket.c, _customer.c, _identifier.c
-    of_message = and_(d.kind.in_(("reply", "media", "check")), m.id == d.subject_id)
+    of_message = and_(d.kind.in_(("reply", "media", "check", "unseen")), m.id == d.subject_id)
     of_ticket = or_(and_(d.kind == "card", t.id == d.subject_id), t.id == m.ticket_id)
     of_customer = c.id == case((d.kind.in_(("hold", "mark")), d.subject_id), else_=t.conversation_id)
     statement = (

@@ -25,6 +25,7 @@ SCHEDULES: dict[str, Schedule] = {
     "alert": Schedule(first=5, longest=1_800, attempts=60),
     "media": Schedule(first=5, longest=3_600, attempts=33),  # half a day to a day
     "check": Schedule(first=5, longest=3_600, attempts=33),  # half a day to a day: by then the mail has been answered as it is
+    "unseen": Schedule(first=5, longest=1_800, attempts=33),  # 6 to 12 hours: well within what its link is good for
     "code": Schedule(first=2, longest=30, attempts=20),  # five to ten minutes: as long as the code lives
 }
 LONGEST_ASKED = 3_600  # seconds: a Retry-After beyond an hour is capped, and absurd ones with it

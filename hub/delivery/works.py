@@ -330,7 +330,7 @@ def _lost(row: Delivery, facts: Facts) -> None:
     _unknown(row, LOST.get(row.kind, LOST["reply"]), facts)
 
 
-LAPSING = ("code", "check")
+LAPSING = ("code", "check", "unseen")
 
 
 def _lapse(row: Delivery, error: str, facts: Facts) -> None:

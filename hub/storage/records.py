@@ -405,8 +405,9 @@ class Quarantine:
 class Delivery:
     """Something owed to the outside world: one outbox row.
 
-    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `mark`, `alert`, `media`, `code` or
-    `check`; `target` names the channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought up to `version`.
+    `lane` orders: only its oldest live row may be claimed. `kind` is `reply`, `card`, `hold`, `mark`, `alert`, `media`, `code`,
+    `check` or `unseen`; `target` names the channel, room or destination. A row with a `slot` is level-triggered: one for ever, brought
+    up to `version`.
     """
 
     table: ClassVar[str] = "delivery"

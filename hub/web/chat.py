@@ -10,6 +10,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +19,22 @@ from urllib.parse import quote
 
 from aiohttp import ETag, web
 
+from hub.conversations import history
 from hub.customers.disclosure import customers_of, visible_attachments, visible_messages
 from hub.storage.records import Event
-from hub.web import codes, visitors
-from hub.web.attachments import NO_SCRIPT, disposition
+from hub.web import chat_config, chat_continue, codes, presence, visitors
+from hub.web.attachments import NO_SCRIPT, check_clean, disposition
 from hub.web.feed import Stream
 from hub.web.visitors import CHAT, View, refusal, refuse, view_of
 
 PAGE = 50  # messages in one answer
 KEEPALIVE = 15.0  # seconds
 STREAMS_PER_VISITOR = 8
-ASKED_FIRST = ("session", "messages", "stream", "files/{attachment_id}", "code", "code/{id}")  # by a browser on another site's page
+# By a browser on another site's page.
+ASKED_FIRST = ("session", "messages", "stream", "files/{attachment_id}", "code", "code/{id}", "config", "typing", "continue")
 STRANGER = 1.0  # seconds between two looks whether a visitor who never wrote has become somebody: all the hub's messages make them look
 SHOWN = frozenset({"message.received", "message.queued", "message.updated", "code.asked"})
-WIDGET = Path(__file__).parent / "static" / "widget.js"
+PARTS = sorted((Path(__file__).parent / "static" / "widget").glob("*.js"))
 
 routes = web.RouteTableDef()
 
@@ -57,7 +60,7 @@ async def messages(request: web.Request) -> web.Response:
 
 
 async def shown(view: View, *, after: int = 0, before: int = 0, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
-    """Messages as the widget is told them: two reads, whatever their number."""
+    """Messages as the widget is told them: three reads, whatever their number."""
     statement = visible_messages(view.keys, view.channel_ids, after=after, before=before, ids=ids, limit=len(ids) or PAGE)
     rows = sorted(await view.hub.reader.all(statement), key=lambda row: int(row.id))
     files: dict[int, list[dict[str, Any]]] = {}
@@ -66,14 +69,17 @@ async def shown(view: View, *, after: int = 0, before: int = 0, ids: Sequence[in
             link = f"/chat/{view.channel}/files/{quote(file.id, safe='')}"
             told = {"id": file.id, "name": file.name, "type": file.content_type, "size": file.size, "url": link}
             files.setdefault(file.message_id, []).append(told)
-    return [_told(row, files.get(row.id, [])) for row in rows]
+    asked = [row.id for row in rows if row.direction == "in"]
+    seen = {row.id for row in await view.hub.reader.all(presence.read_by_agents(asked))} if asked else set()
+    return [_told(row, files.get(row.id, []), row.id in seen) for row in rows]
 
 
-def _told(row: Any, files: list[dict[str, Any]]) -> dict[str, Any]:
+def _told(row: Any, files: list[dict[str, Any]], seen: bool) -> dict[str, Any]:
     at = datetime.fromtimestamp(row.created_at / 1_000_000, UTC).isoformat(timespec="milliseconds")
     told = {"id": row.id, "text": row.text, "at": at, "attachments": files}
     if row.direction == "in":
-        return told | {"from": "you", "name": ""}
+        # What stands behind the separator is beside their words, for agents. (`connectors/webchat.py`, BESIDE)
+        return told | {"text": row.text.partition("\n\n\u2063")[0], "from": "you", "name": "", "status": "read" if seen else "sent"}
     return told | {"from": "agent", "name": row.agent_name or "", "ref": row.provider_id or "", "read": row.status == "read"}
 
 
@@ -113,10 +119,11 @@ async def stream(request: web.Request) -> web.StreamResponse:
             await response.write(_frame(listed))
         if (code := await codes.waiting(view)) is not None:
             await response.write(_frame([], code))
-        async for batch in feed.batches(KEEPALIVE):
-            if chat.clock() >= view.session.good_until:
-                break
-            await response.write(await _news(view, feed, batch))
+        with request.app[presence.PRESENCE].visitor(presence.Ear(response, view, functools.partial(_now, view))):
+            async for batch in feed.batches(KEEPALIVE):
+                if chat.clock() >= view.session.good_until:
+                    break
+                await response.write(await _news(view, feed, batch))
         await response.write_eof()
     except ConnectionResetError:
         pass  # the visitor left
@@ -136,6 +143,10 @@ async def _backlog(view: View, after: int) -> AsyncIterator[list[dict[str, Any]]
         yield listed
         more = bool(after) and len(listed) == PAGE
         after = listed[-1]["id"] if more else after
+
+
+async def _now(view: View) -> bytes:
+    return _frame(await shown(view))
 
 
 async def _news(view: View, feed: Stream, batch: Sequence[Event] | None) -> bytes:
@@ -168,6 +179,7 @@ async def attachment(request: web.Request) -> web.StreamResponse:
     path = view.hub.blobs.path(row.sha256) if row is not None else None
     if row is None or path is None or not await asyncio.to_thread(path.is_file):
         raise refusal(web.HTTPNotFound, "There is no such file.")
+    await check_clean(view.hub, await view.hub.reader.first(history.file(request.match_info["attachment_id"])))
     return web.FileResponse(
         path,
         headers={
@@ -185,7 +197,10 @@ async def attachment(request: web.Request) -> web.StreamResponse:
 
 @functools.cache
 def _widget() -> tuple[bytes, bytes, ETag]:
-    script = WIDGET.read_bytes()
+    parts = "".join(part.read_text("utf-8") for part in PARTS)
+    # Indents and comments on lines of their own stay with the sources.
+    body = re.sub(r"(?m)^ *(?://.*\n|/\*\*.*\*/\n)?", "", parts)
+    script = f"(() => {{\n'use strict';\n{body}}})();\n".encode()
     # Weak: the plain and the compressed body are the same script.
     return script, gzip.compress(script, mtime=0), ETag(hashlib.sha256(script).hexdigest()[:32], is_weak=True)
 
@@ -216,6 +231,9 @@ def add_routes(app: web.Application) -> None:
     """Add the widget's routes, its guard and its CORS headers to the application."""
     app.add_routes(visitors.routes)
     app.add_routes(codes.routes)
+    app.add_routes(chat_config.routes)
+    app.add_routes(chat_continue.routes)
+    presence.add(app)
     app.add_routes(routes)
     for path in ("/in/{channel}", *(f"/chat/{{channel}}/{part}" for part in ASKED_FIRST)):
         app.router.add_route("OPTIONS", path, visitors.preflight)

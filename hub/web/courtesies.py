@@ -4,6 +4,7 @@ neither stored nor tried again, and never waited for."""
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,11 +18,13 @@ log = structlog.get_logger("hub.courtesies")
 
 PATIENCE = 5.0  # seconds
 AT_ONCE = 20  # of them under way; the rest are left out
+TYPING_LASTS = 20.0  # seconds a provider shows it for: WhatsApp 25
 
 
 @dataclass(slots=True)
 class Courtesies:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    typed: dict[int, float] = field(default_factory=dict)  # by ticket: when a provider was last told of typing
 
 
 UNDER_WAY = web.AppKey("courtesies", Courtesies)
@@ -29,7 +32,13 @@ UNDER_WAY = web.AppKey("courtesies", Courtesies)
 
 def show(app: web.Application, ticket_id: int, *, typing: bool = False) -> None:
     """Let the customer see that the last message of a ticket was read, with `typing` also that an answer is being written."""
-    tasks = app[UNDER_WAY].tasks
+    tasks, typed, now = app[UNDER_WAY].tasks, app[UNDER_WAY].typed, time.monotonic()
+    if typing:
+        if now - typed.get(ticket_id, -TYPING_LASTS) < TYPING_LASTS:
+            return
+        for old in [one for one, at in typed.items() if now - at >= TYPING_LASTS]:
+            del typed[old]
+        typed[ticket_id] = now
     if len(tasks) < AT_ONCE:
         task = asyncio.create_task(_show(app[HUB], ticket_id, typing), name="courtesy")
         tasks.add(task)

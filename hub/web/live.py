@@ -19,6 +19,7 @@ from hub.storage.records import Event
 from hub.web.auth import NotSignedIn, authenticate, require_agent
 from hub.web.context import HUB, Hub
 from hub.web.feed import Batch, Feed, Id, parse_id
+from hub.web.presence import PRESENCE
 
 routes = web.RouteTableDef()
 
@@ -87,12 +88,13 @@ async def stream(request: web.Request) -> web.StreamResponse:
             elif missed:
                 await response.write(frame(missed, feed))
         recheck = time.monotonic() + random.uniform(*RECHECK)
-        async for batch in events.batches():
-            # A stream outlives the check at its door: a session that has ended must not go on listening.
-            if time.monotonic() > recheck or _ends_sessions(batch, agent_id):
-                await authenticate(request, in_use=False)
-                recheck = time.monotonic() + random.uniform(*RECHECK)
-            await response.write(frame(batch, feed))
+        with request.app[PRESENCE].agent(response):
+            async for batch in events.batches():
+                # A stream outlives the check at its door: a session that has ended must not go on listening.
+                if time.monotonic() > recheck or _ends_sessions(batch, agent_id):
+                    await authenticate(request, in_use=False)
+                    recheck = time.monotonic() + random.uniform(*RECHECK)
+                await response.write(frame(batch, feed))
         await response.write_eof()
     except (ConnectionError, NotSignedIn):
         pass  # the browser went, or its session ended: either way there is nobody left to tell

@@ -80,9 +80,7 @@ async def write(request: web.Request) -> web.Response:
     return answer(told, status=200 if sent.duplicate else 201)
 
 
-def _work(
-    channel_id: int, kind: str, value: str, site: str, asked: MessageRequest, text: str, use: TemplateUse | None, key: str
-) -> Write:
+def _work(channel_id: int, kind: str, value: str, site: str, asked: MessageRequest, text: str, use: TemplateUse | None, key: str) -> Write:
     return Write(channel_id, kind, value, text, key, subject=asked.subject, site=site, template=use, marketing=asked.marketing)
 
 

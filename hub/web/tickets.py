@@ -23,7 +23,7 @@ from hub.delivery.works import Retry
 from hub.policy import Refusal
 from hub.storage.facts import Work
 from hub.storage.writer import StorageBusy
-from hub.web import courtesies
+from hub.web import courtesies, presence
 from hub.web.auth import now_of, read_form, require_agent
 from hub.web.context import HUB
 from hub.web.message_templates import TEMPLATES
@@ -242,6 +242,7 @@ async def read(request: web.Request) -> web.StreamResponse:
     answer = await run_command(request, commands.MarkRead(me, ticket_id, min(upto, await _newest(request, ticket_id))))
     if answer.status < 400:
         courtesies.show(request.app, ticket_id)
+        await presence.was_read(request.app, ticket_id)
     return answer
 
 

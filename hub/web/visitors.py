@@ -6,11 +6,13 @@ another site's page (CORS) and how often it may. Tokens travel in the Authorizat
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +41,7 @@ from hub.sessions import address_key
 from hub.storage.writer import StorageBusy
 from hub.web.context import HUB, BoundChannel, Hub
 from hub.web.security import client_address
-from hub.web.webhooks import accept, ingest
+from hub.web.webhooks import READ, accept, ingest
 
 log = structlog.get_logger("hub.chat")
 
@@ -72,6 +74,40 @@ class Buckets:
         return 0.0
 
 
+MINUTE = 60.0  # seconds
+SAME = 3  # times the same words are taken within a minute
+LINKS = 10  # taken at once; so many more in each minute
+_LINK = re.compile(r"(?i)\b(?:https?://|www\.)")
+
+
+class Spam:
+    """Who says the same again and again, or links and links: within a minute, in memory, by visitor. A repeat of one message (its id)
+    counts once, since the widget sends again what it got no answer for."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, deque[tuple[float, str, bytes, int]]] = {}  # (when, the message's id, its words, its links)
+
+    def wait(self, who: str, number: str, text: str, now: float) -> tuple[float, str]:
+        """(0.0, ""), or (seconds until this may be said, why not now)."""
+        if len(self._said) > 5_000:
+            self._said = {one: said for one, said in self._said.items() if now - said[-1][0] < MINUTE}
+        said = self._said.get(who) or deque()
+        while said and now - said[0][0] >= MINUTE:
+            said.popleft()
+        words = hashlib.sha256(" ".join(text.lower().split()).encode("utf-8", "replace")).digest()
+        if any(one == number for _, one, *_ in said):
+            return 0.0, ""
+        same = [at for at, _, before, _ in said if before == words] if text.strip() else []
+        if len(same) >= SAME:
+            return same[-SAME] + MINUTE - now, "You said that already, and we have it. Nothing was stored."
+        links = min(len(_LINK.findall(text)), LINKS)  # one message full of them goes, if no other did
+        if links and links + sum(before for *_, before in said) > LINKS:
+            return next(at for at, *_, before in said if before) + MINUTE - now, "Too many links at once. Nothing was stored."
+        said.append((now, number, words, links))
+        self._said[who] = said
+        return 0.0, ""
+
+
 @dataclass(slots=True)
 class Chat:
     """What these routes keep while the process runs. Nothing here is lost that matters."""
@@ -80,12 +116,14 @@ class Chat:
     origins: dict[str, frozenset[str]] = field(default_factory=dict)
     newcomers: dict[str, Buckets] = field(default_factory=dict)
     messages: Buckets = field(default_factory=lambda: Buckets(10, 10))
+    spam: Spam = field(default_factory=Spam)
     sessions: Buckets = field(default_factory=lambda: Buckets(10, 10))
     # By address and not by visitor: a new visitor costs nothing, the disk does.
     uploads: Buckets = field(default_factory=lambda: Buckets(20, 60))
     reads: Buckets = field(default_factory=lambda: Buckets(40, 10))
     codes: Buckets = field(default_factory=lambda: Buckets(10, 3_600))  # by address: a new visitor costs nothing, a text does
     all_codes: dict[str, Buckets] = field(default_factory=dict)
+    continues: Buckets = field(default_factory=lambda: Buckets(20, 600))  # by address: links of mails tried
     streams: Counter[str] = field(default_factory=Counter)
     clock: Callable[[], float] = time.time  # unix seconds
     key_sets: KeySets | None = None  # of sites that serve their keys; handed over where the hub is put together
@@ -143,7 +181,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if origin is None and ("Origin" in request.headers or request.path.endswith("/session")):
         return refuse(403, _foreign(request.headers.get("Origin"), desk.site))
     if request.path.startswith("/in/") and request.method == "POST":
-        return _limit(request, desk) or await handler(request)
+        return _limit(request, desk) or await _repeats(request, desk) or await handler(request)
     return await handler(request)
 
 
@@ -159,6 +197,23 @@ def _limit(request: web.Request, desk: ProvingChannel) -> web.Response | None:
     if not wait and request.content_length > UPLOAD:
         wait = chat.uploads.wait(address_key(client_address(request)), ticking)
     return refuse(429, "Too many messages at once. Nothing was stored; send it again shortly.", wait) if wait else None
+
+
+async def _repeats(request: web.Request, desk: ProvingChannel) -> web.Response | None:
+    """The refusal of a message said again and again, or full of links. What carries files is limited by its size."""
+    session = desk.session(_bearer(request))
+    if session is None or (request.content_length or 0) > UPLOAD:
+        return None
+    request[READ] = await request.read()
+    try:
+        body = json.loads(request[READ])
+    except (ValueError, RecursionError):
+        return None  # judged, and kept, behind the door
+    number, text = (body.get("id"), body.get("text")) if isinstance(body, dict) else (None, None)
+    if not isinstance(number, str) or not isinstance(text, str):
+        return None
+    wait, why = request.app[CHAT].spam.wait(session.device, number[:64], text, time.monotonic())
+    return refuse(429, why, wait) if wait else None
 
 
 async def share(request: web.Request, response: web.StreamResponse) -> None:
@@ -218,7 +273,9 @@ def view_of(request: web.Request) -> View:
         raise refusal(web.HTTPTooManyRequests, "Too many requests at once.", wait)
     # One account of a site may write by several of its widgets; it is the same visitor.
     same_site = [hub.channels[name].rule.id for name, other in chat.among(hub).items() if other.site == desk.site]
-    keys = proved_keys(desk.claims(session))
+    # A mail's link lets its reader see the chat the answer was given in, and says of nobody that they are that browser.
+    linked = tuple(ProvedKey("device", "", value) for kind, value, _ in session.proofs if kind == "device")
+    keys = (*proved_keys(desk.claims(session)), *linked)
     # Whoever proved an address here sees what was written from it and to it, whatever carried that.
     by_address = any(key.kind in ("email", "phone") for key in keys)
     return View(hub, bound.rule.name, session, keys, tuple(hub.policy.channels) if by_address else tuple(same_site))
@@ -338,7 +395,7 @@ def told(hub: Hub, bound: BoundChannel, desk: ProvingChannel, token: str, proble
         "name": session.name,
         "expires": session.good_until,
         "welcome": desk.welcome,
-        "proved": [masked(kind, value) for kind, value, _ in session.proofs],
+        "proved": [masked(kind, value) for kind, value, _ in session.proofs if kind in KINDS],
         "codes": [kind for kind in KINDS if desk.codes_per_hour and way(bound.rule, kind, hub.policy) is not None],
     }
     return web.json_response(answer | ({"problem": problem} if problem else {}), headers={"Cache-Control": "no-store"})

@@ -47,7 +47,9 @@ def test_open_or_when_it_opens(hours: Hours, now: str, is_open: bool, opens: str
     assert standing(hours, at(now)) == Standing(is_open, at(opens) if opens else None)
 
 
-@pytest.mark.parametrize("written", ["", "9-17", "09:00", "17:00-09:00", "09:00-09:00", "09:00-24:01", "09:60-10:00", "a:00-b:00", "٠٩:00-10:00"])
+@pytest.mark.parametrize(
+    "written", ["", "9-17", "09:00", "17:00-09:00", "09:00-09:00", "09:00-24:01", "09:60-10:00", "a:00-b:00", "٠٩:00-10:00"]
+)
 def test_what_is_no_span_is_named(written: str) -> None:
     with pytest.raises(ValueError, match="write it like"):
         span(written)

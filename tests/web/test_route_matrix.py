@@ -20,6 +20,7 @@ from yarl import URL
 
 from hub import agents
 from hub.app import Running, sandbox_token
+from hub.conversations.files import NONE
 from hub.delivery.tokens import file_token
 from hub.keys import digest
 from hub.passwords import Verified
@@ -76,6 +77,8 @@ TABLE: dict[str, str] = {
     "GET /api/v1/customers/{customer_id}/why": "401 401 200 401 401 401",
     "GET /api/v1/customers/{customer_id}/suggestions": "401 401 200 401 401 401",
     # visitors
+    "GET /chat/{channel}/config": "200 200 200 200 200 200",
+    "GET /chat/{channel}/continue": "200 200 200 200 200 200",  # an empty page: what opens the chat lies behind the #
     "GET /chat/{channel}/messages": "401 200 401 401 401 401",
     "GET /chat/{channel}/stream": "401 200 401 401 401 401",
     "GET /chat/{channel}/files/{attachment_id}": "401 404 401 401 401 401",  # a file of somebody else's message
@@ -88,6 +91,7 @@ TABLE: dict[str, str] = {
     "GET /attachments/{attachment_id}": "303 303 303 200 200 200",
     "GET /messages/{message_id}/original": "303 303 303 200 200 200",
     "GET /messages/{message_id}/html": "303 303 303 200 200 200",
+    "GET /attachments/{attachment_id}/thumbnail": "303 303 303 404 404 404",  # nothing a picture can be made of: tests/web/test_files.py
     "GET /channels/{channel}/templates": "303 303 303 200 200 200",
     "GET /messages/{message_id}/mail": "303 303 303 404 404 404",  # no mail: tests/web/test_review.py has one
     "GET /messages/{message_id}/text": "303 303 303 200 200 200",
@@ -127,6 +131,9 @@ TABLE: dict[str, str] = {
     "OPTIONS /chat/{channel}/messages": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/stream": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/files/{attachment_id}": "404 204 404 404 404 404",
+    "OPTIONS /chat/{channel}/config": "404 204 404 404 404 404",
+    "OPTIONS /chat/{channel}/typing": "404 204 404 404 404 404",
+    "OPTIONS /chat/{channel}/continue": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/code": "404 204 404 404 404 404",
     "OPTIONS /chat/{channel}/code/{id}": "404 204 404 404 404 404",
     "GET /in/{channel}": "404 404 404 404 404 404",  # a chat asks nothing by GET
@@ -141,6 +148,9 @@ TABLE: dict[str, str] = {
     "POST /api/v1/customers/{customer_id}/unmerge": "401 401 200 401 401 401",
     "POST /api/v1/customers/{customer_id}/reject": "401 401 200 401 401 401",
     "POST /chat/{channel}/session": "403 200 403 403 403 403",
+    "POST /chat/{channel}/typing": "401 204 401 401 401 401",
+    "POST /chat/{channel}/continue": "403 403 403 403 403 403",  # a token of nobody's
+    "POST /tickets/{ticket_id}/typing": "401 401 401 204 204 403",
     "POST /chat/{channel}/code": "401 200 401 401 401 401",
     "POST /chat/{channel}/code/{id}": "401 404 401 401 401 401",  # a code of somebody else
     "POST /sandbox/act/{what}": "400 400 400 400 400 400",
@@ -230,6 +240,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/customers/{customer_id}/unmerge": {"join_id": 4},  # the merge above: 3 is there from the start
     "POST /api/v1/customers/{customer_id}/reject": {"other": 20},
     "POST /chat/{channel}/session": {},
+    "POST /chat/{channel}/typing": {"typing": True},
+    "POST /chat/{channel}/continue": {"token": "nobody's"},
     "POST /chat/{channel}/code": {"kind": "email", "value": "ana@mail.example"},
     "POST /chat/{channel}/code/{id}": {"code": "123456"},
     "POST /sandbox/act/{what}": {},
@@ -360,7 +372,7 @@ class House:
                         for n, subject in ((4, 2), (3, 3))
                     ),
                     Delivery(5, "hold:marketing:1", "hold", "marketing", 1, "{}", "failed", True, now, now, done_at=now),
-                    Attachment(FILE, 1, "shot.png", "image/png", 17, sha256, "", False, "stored"),
+                    Attachment(FILE, 1, "shot.png", "image/png", 17, sha256, "", False, "stored", thumbnail=NONE),
                     Quarantine(3, phone.id, "unparseable", "Not read.", "waiting", now, "POST", "http://x/in", "{}", b"x", "", "d"),
                     ApiToken(3, "Old", digest("old"), now),
                     *(

@@ -537,6 +537,8 @@ function heard({ kind, id, changes }) {
   if (parts.size) refresh([...parts]).then(markRead);
 }
 
+const typingHeard = (detail) => document.dispatchEvent(new CustomEvent("hub:typing", { detail }));
+
 function listen() {
   const source = new EventSource(`/stream?after=${encodeURIComponent(seen)}`);
   let slow = 0;
@@ -545,6 +547,7 @@ function listen() {
     heard(news);
     tabs?.postMessage(news);
   };
+  source.addEventListener("typing", ({ data }) => { typingHeard(JSON.parse(data)); tabs?.postMessage({ kind: "typing", typing: JSON.parse(data) }); });
   source.addEventListener("changes", pass("changes"));
   source.addEventListener("resync", pass("resync"));
   source.onopen = () => { clearTimeout(slow); connection(""); };
@@ -561,6 +564,7 @@ function listen() {
 if (document.body.matches(".inbox")) {
   if (tabs) tabs.onmessage = ({ data }) => {
     if (data.kind === "where") { if (leading) tabs.postMessage({ kind: "here", id: seen }); }
+    else if (data.kind === "typing") typingHeard(data.typing);
     else if (data.kind === "here") { if (data.id !== seen) { seen = data.id; refresh(); } }
     else heard(data);
   };

@@ -163,11 +163,31 @@ function dropAnswer(form) {
   if (box) box.hidden = true;
 }
 
+// --- who is writing ----------------------------------------------------------------------------------------------------------
+
+const TOLD_EVERY = 4_000, SHOWN_FOR = 8_000;  // milliseconds; a notice may be lost, so what is shown ends by itself
+let told = 0;
+function tellTyping(form) {
+  if (form.dataset.mode === "note" || !form.elements.text.value.trim() || Date.now() - told < TOLD_EVERY) return;
+  told = Date.now();
+  fetch(`/tickets/${form.dataset.ticket}/typing`, { method: "POST", headers: { "X-CSRF-Token": csrf } }).catch(() => {});  // nobody is owed it
+}
+
+let writing;
+function showTyping({ detail }) {
+  const box = $(`[data-composer][data-ticket="${Number(detail.ticket_id)}"] [data-writing]`);
+  if (!box) return;
+  clearTimeout(writing);
+  box.hidden = !detail.typing;
+  if (detail.typing) writing = setTimeout(() => { box.hidden = true; }, SHOWN_FOR);
+}
+
 // --- when it is looked at --------------------------------------------------------------------------------------------------
 
 const forms = () => $$("[data-composer]");
 document.addEventListener("change", (event) => event.target.matches?.("[data-to]") && look(event.target.form));
-document.addEventListener("input", (event) => event.target.matches?.("[data-composer] textarea") && countParts(event.target.form, chosen(event.target.form)));
+document.addEventListener("input", (event) => event.target.matches?.("[data-composer] textarea") && (countParts(event.target.form, chosen(event.target.form)), tellTyping(event.target.form)));
+document.addEventListener("hub:typing", showTyping);
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-pick-template], [data-answer]");
   if (!button) return;
